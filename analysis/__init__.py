@@ -1,0 +1,1 @@
+"""Tables, intervals, figures and the report: pure, seeded functions of the files in `results/`."""
