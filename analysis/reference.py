@@ -5,6 +5,7 @@
 kept, and where the numbers come from. `reference/README.md` describes the columns.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -130,21 +131,36 @@ def load_scores(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) 
                 f"systems.csv: {protocol} / {system}: games is {said}, but {found} have a score"
             )
     joined = scores.merge(systems, on=["protocol", "system"], validate="many_to_one")
-    for protocol in REFERENCE_PROTOCOLS:
-        _references(joined, protocol, games)
+    for protocol, rows in joined.groupby("references"):
+        _reference_table(joined, protocol, rows["game"].unique())
     return joined
 
 
 def references(
-    protocol: str, folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV
+    protocol: str,
+    games: Iterable[str] | None = None,
+    folder: str | Path = FOLDER,
+    games_csv: str | Path = GAMES_CSV,
 ) -> pd.DataFrame:
     """Return the random and human scores to normalise with: game, random, human (points).
 
-    One row per game of `games.csv`, in its order. `protocol` is human_starts or noop_starts;
-    sticky-action scores are normalised with noop_starts, as nobody publishes their own.
+    One row per game in the order of `games`, by default every game of `games.csv` that has both
+    scores (all 57). `protocol` is human_starts or noop_starts; sticky-action scores are normalised
+    with noop_starts, as nobody publishes references of their own for them.
+
+    Raises:
+        ValueError: for an unknown protocol, or a game of `games` without one of the two scores.
     """
-    _check_reference_protocol(protocol)
-    return _references(load_scores(folder, games_csv), protocol, load_games(games_csv))
+    if protocol not in REFERENCE_PROTOCOLS:
+        raise ValueError(
+            f"references: unknown value {protocol!r}; allowed: {', '.join(REFERENCE_PROTOCOLS)}"
+        )
+    scores = load_scores(folder, games_csv)
+    if games is None:
+        scored = scores.loc[scores["protocol"] == protocol, "game"]
+        listed = load_games(games_csv)["game"]
+        games = listed[listed.isin(scored)]
+    return _reference_table(scores, protocol, games).reset_index()
 
 
 def published(
@@ -166,14 +182,9 @@ def select(scores: pd.DataFrame, protocol: str, system: str) -> pd.DataFrame:
             f"system: unknown value {system!r} for protocol {protocol!r}; "
             f"allowed: {', '.join(known) or 'none, the protocol is unknown'}"
         )
-    players = scores[scores["protocol"] == rows["references"].iloc[0]]
     out = rows[["game", "value", "flag"]].reset_index(drop=True)
-    for player in ("random", "human"):
-        values = players[players["system"] == player].set_index("game")["value"]
-        missing = out.loc[~out["game"].isin(values.index), "game"]
-        if len(missing):
-            raise ValueError(f"{protocol}: no {player} score for {', '.join(missing)}")
-        out[player] = values.reindex(out["game"]).to_numpy()
+    table = _reference_table(scores, rows["references"].iloc[0], out["game"])
+    out["random"], out["human"] = table["random"].to_numpy(), table["human"].to_numpy()
     return out
 
 
@@ -204,23 +215,16 @@ def normalised(
     return pd.Series(percent, index=rows["game"].to_numpy(), name=system)
 
 
-def _references(scores: pd.DataFrame, protocol: str, games: pd.DataFrame) -> pd.DataFrame:
-    rows = scores[(scores["protocol"] == protocol) & scores["system"].isin(["random", "human"])]
-    table = rows.pivot(index="game", columns="system", values="value")
-    table = table.reindex(index=games["game"], columns=["random", "human"])
+def _reference_table(scores: pd.DataFrame, protocol: str, games: Iterable[str]) -> pd.DataFrame:
+    rows = scores[scores["protocol"] == protocol]
+    table = pd.DataFrame(index=pd.Index(games, name="game"))
     for player in ("random", "human"):
+        values = rows[rows["system"] == player].set_index("game")["value"]
+        table[player] = values.reindex(table.index)
         missing = table.index[table[player].isna()]
         if len(missing):
             raise ValueError(f"{protocol}: no {player} score for {', '.join(missing)}")
-    table.columns.name = None
-    return table.reset_index()
-
-
-def _check_reference_protocol(protocol: str) -> None:
-    if protocol not in REFERENCE_PROTOCOLS:
-        raise ValueError(
-            f"references: unknown value {protocol!r}; allowed: {', '.join(REFERENCE_PROTOCOLS)}"
-        )
+    return table
 
 
 def _check_allowed(frame: pd.DataFrame, column: str, allowed: tuple[str, ...], source: str) -> None:
