@@ -30,7 +30,9 @@ TABLE1_COLUMNS = [
 
 def load_rows(folder: str | Path = reference.FOLDER) -> pd.DataFrame:
     """Return the printed table: row, protocol, system, training_time, printed_*, rule, note."""
-    return pd.read_csv(Path(folder) / "table1.csv").fillna({"note": ""})
+    return pd.read_csv(Path(folder) / "table1.csv", float_precision="round_trip").fillna(
+        {"note": ""}
+    )
 
 
 def table1(rows: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

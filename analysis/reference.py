@@ -7,6 +7,7 @@ kept, and where the numbers come from. `reference/README.md` describes the colum
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def load_games(path: str | Path = GAMES_CSV) -> pd.DataFrame:
 
     score_min and score_max bound the return of one episode; NaN is unbounded.
     """
-    return pd.read_csv(path, usecols=["game", "label", "score_min", "score_max"])
+    return _read(path, usecols=["game", "label", "score_min", "score_max"])
 
 
 def check_scores(frame: pd.DataFrame, games: pd.DataFrame, column: str, source: str) -> None:
@@ -64,7 +65,7 @@ def check_scores(frame: pd.DataFrame, games: pd.DataFrame, column: str, source: 
     if (position := first(~np.isfinite(values))) is not None:
         fail(
             position,
-            f"{column} of {frame['game'].iloc[position]}: {frame[column].iloc[position]!r} "
+            f"{column} of {frame['game'].iloc[position]}: {frame[column].iloc[position]} "
             "is not a finite number",
         )
     if (position := first(~flags.isin(["", *FLAGS]).to_numpy())) is not None:
@@ -103,7 +104,7 @@ def load_scores(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) 
     games = load_games(games_csv)
     parts = []
     for name in SCORE_FILES:
-        part = pd.read_csv(folder / name, dtype={"flag": str}, keep_default_na=True)
+        part = _read(folder / name, dtype={"flag": str})
         part["flag"] = part["flag"].fillna("")
         _check_allowed(part, "protocol", PROTOCOLS, name)
         check_scores(part, games, "value", name)
@@ -114,7 +115,7 @@ def load_scores(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) 
         cell = scores.loc[doubled, key].iloc[0]
         raise ValueError(f"{folder.name}: two scores for {' / '.join(cell)}")
 
-    systems = pd.read_csv(folder / "systems.csv")
+    systems = _read(folder / "systems.csv")
     _check_allowed(systems, "protocol", PROTOCOLS, "systems.csv")
     _check_allowed(systems, "references", REFERENCE_PROTOCOLS, "systems.csv")
     if (doubled := systems.duplicated(["protocol", "system"])).any():
@@ -213,6 +214,11 @@ def normalised(
         rows = rows[~marked]
     percent = normalise(rows["value"], rows["random"], rows["human"], rule, rows["game"])
     return pd.Series(percent, index=rows["game"].to_numpy(), name=system)
+
+
+def _read(path: str | Path, **options: Any) -> pd.DataFrame:
+    # The default parser of pandas is off by one unit in the last place now and then.
+    return pd.read_csv(path, float_precision="round_trip", **options)
 
 
 def _reference_table(scores: pd.DataFrame, protocol: str, games: Iterable[str]) -> pd.DataFrame:
