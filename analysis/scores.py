@@ -1,0 +1,277 @@
+"""The result files of a study: their columns, how they are read, and what makes them refused.
+
+`study.json` and `runs/` are written by the workflow and the trainer; `episodes.csv`, `runs.csv` and
+`missing.csv` by `analysis.collect`; `aggregates.csv` by `analysis.aggregate`. Everything else in
+`analysis` is a function of these files. Words: a run is (method, game, seed); a milestone is a
+nominal number of training frames at which a policy is kept; a score is the mean return over the
+evaluation episodes of one run at one milestone.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.normalise import normalise
+from analysis.reference import references
+
+# Every method of the table with its printed name, from the simplest on: the order of all tables,
+# and the key of each method's colour.
+METHODS = {
+    "reinforce": "REINFORCE",
+    "actor_critic": "Actor-critic",
+    "a2c": "A2C",
+    "dqn": "DQN",
+    "gorila": "Gorila",
+    "double_dqn": "Double DQN",
+    "dueling": "Dueling",
+    "prioritized": "Prioritized",
+    "a3c_ff": "A3C-FF",
+    "a3c_lstm": "A3C-LSTM",
+}
+
+EPISODE_COLUMNS = {
+    "method": str,
+    "game": str,
+    "seed": int,
+    "milestone": int,
+    "frames": int,
+    "protocol": str,
+    "episode": int,
+    "episode_seed": int,
+    "return": float,
+    "length_frames": int,
+    "ended": str,
+}
+ENDED = ("terminated", "truncated")
+RUN_COLUMNS = [
+    "method",
+    "game",
+    "seed",
+    "frames",
+    "budget_frames",
+    "seconds",
+    "core_seconds",
+    "frames_per_second",
+    "peak_memory_bytes",
+    "device",
+    "cpu",
+    "gpu",
+    "network",
+    "precision",
+    "protocol",
+    "commit",
+    "dirty",
+    "versions",
+    "status",
+    "reason",
+    "version",
+    "settings_hash",
+    "milestones",
+]
+MISSING_COLUMNS = ["method", "game", "seed", "milestone", "reason"]
+MISSING_REASONS = {
+    "not_run": "the run has not finished",
+    "not_evaluated": "the policy has not been evaluated",
+    "diverged": "the run diverged before this milestone",
+    "incomplete_evaluation": "the evaluation holds fewer episodes than the study asks for",
+}
+AGGREGATE_COLUMNS = [
+    "metric",
+    "method",
+    "milestone",
+    "protocol",
+    "rule",
+    "games",
+    "seeds",
+    "point",
+    "low",
+    "high",
+    "level",
+    "reps",
+    "rng_seed",
+]
+
+
+class ResultsError(ValueError):
+    """Result files that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study as configured: the content of study.json."""
+
+    name: str
+    label: str
+    games: list[str]
+    methods: list[str]
+    seeds: list[int]
+    milestones_frames: list[int]
+    protocol: str
+    device: str
+    overrides: dict[str, dict[str, Any]]
+    evaluation: dict[str, Any]
+    references: str
+    rule: str
+    reps: int
+    level: float
+    rng_seed: int
+    incomplete: str
+    method_files: dict[str, dict[str, Any]]
+
+    def method_label(self, method: str) -> str:
+        """Return the printed name: the method file's own, else the one in METHODS."""
+        given = self.method_files.get(method, {}).get("label")
+        return given or METHODS.get(method, method)
+
+    def expected_settings(self, method: str) -> dict[str, Any]:
+        """Return the method's settings with the overrides of the study put over them."""
+        settings = dict(self.method_files.get(method, {}).get("settings", {}))
+        return settings | self.overrides.get("all", {}) | self.overrides.get(method, {})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in `path`; a missing or half-written file is an error that names it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: there is no such file") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ResultsError(f"{path}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")
+
+
+def load_study(results: Path) -> Study:
+    """Return the study that `results`/study.json describes."""
+    path = Path(results) / "study.json"
+    raw = read_json(path)
+    try:
+        return Study(
+            name=raw["study"],
+            label=raw["label"],
+            games=list(raw["games"]),
+            methods=list(raw["methods"]),
+            seeds=[int(seed) for seed in raw["seeds"]],
+            milestones_frames=[int(frames) for frames in raw["milestones_frames"]],
+            protocol=raw["protocol"],
+            device=raw.get("device", "auto"),
+            overrides=raw.get("overrides") or {},
+            evaluation=dict(raw["evaluation"]),
+            references=raw["normalisation"]["references"],
+            rule=raw["normalisation"]["rule"],
+            reps=int(raw["statistics"]["reps"]),
+            level=float(raw["statistics"]["level"]),
+            rng_seed=int(raw["statistics"]["rng_seed"]),
+            incomplete=raw["incomplete"],
+            method_files=raw.get("method_files") or {},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path}: missing or wrong key {error}") from None
+
+
+def load_episodes(results: Path) -> pd.DataFrame:
+    """Return episodes.csv as `analysis.collect` wrote it, one row per evaluation episode."""
+    return _read(results, "episodes.csv", list(EPISODE_COLUMNS), "collect")
+
+
+def load_runs(results: Path) -> pd.DataFrame:
+    """Return runs.csv, one row per finished or diverged run; empty cells are empty strings."""
+    frame = _read(results, "runs.csv", RUN_COLUMNS, "collect")
+    texts = ["device", "cpu", "gpu", "network", "precision", "commit", "reason", "milestones"]
+    return frame.assign(**{name: frame[name].fillna("").astype(str) for name in texts})
+
+
+def load_missing(results: Path) -> pd.DataFrame:
+    """Return missing.csv: what the study asks for and `runs/` does not hold."""
+    return _read(results, "missing.csv", MISSING_COLUMNS, "collect")
+
+
+def load_aggregates(results: Path) -> pd.DataFrame:
+    """Return aggregates.csv; low and high are NaN where one seed gives no interval."""
+    return _read(results, "aggregates.csv", AGGREGATE_COLUMNS, "aggregate")
+
+
+def _read(results: Path, name: str, columns: list[str], module: str) -> pd.DataFrame:
+    path = Path(results) / name
+    if not path.exists():
+        raise ResultsError(f"{path}: there is no such file; python -m analysis.{module} writes it")
+    frame = pd.read_csv(path)
+    if list(frame.columns) != columns:
+        raise ResultsError(
+            f"{path}: columns are {','.join(frame.columns)}; expected {','.join(columns)}"
+        )
+    return frame
+
+
+def run_scores(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per run and milestone with its score, raw and normalised.
+
+    Columns: method, milestone, game, seed, frames (really trained), episodes, score (points, mean
+    return) and normalised (fraction: 0 is the random reference, 1 the human one).
+
+    Raises:
+        ResultsError: for a return that is not finite; the message names method, game and seed.
+    """
+    bad = ~np.isfinite(episodes["return"].astype(float))
+    if bad.any():
+        row = episodes[bad].iloc[0]
+        raise ResultsError(
+            f"return of {row['method']} / {row['game']} / seed {row['seed']}, episode "
+            f"{row['episode']}: {row['return']} is not a finite number"
+        )
+    grouped = episodes.groupby(["method", "milestone", "game", "seed"], sort=True)
+    scores = grouped.agg(
+        frames=("frames", "first"), episodes=("return", "size"), score=("return", "mean")
+    ).reset_index()
+    table = references(study.references, study.games).set_index("game")
+    if scores.empty:
+        return scores.assign(normalised=pd.Series(dtype=float))
+    random, human = (table[name].reindex(scores["game"]).to_numpy() for name in ("random", "human"))
+    percent = normalise(scores["score"], random, human, study.rule, scores["game"])
+    return scores.assign(normalised=percent / 100.0)
+
+
+def complete_seeds(study: Study, scores: pd.DataFrame, method: str, milestone: int) -> list[int]:
+    """Return the seeds of `method` that have a score in every game of the study at `milestone`.
+
+    This is the rule by which an incomplete study is aggregated: whole seeds leave, games never do,
+    so that every number of a table is over the same games. Nothing is imputed.
+    """
+    rows = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
+    games = rows.groupby("seed")["game"].nunique()
+    return [seed for seed in study.seeds if games.get(seed, 0) == len(study.games)]
+
+
+def score_matrix(study: Study, scores: pd.DataFrame, method: str, milestone: int) -> np.ndarray:
+    """Return the normalised scores of `complete_seeds`, [seeds, games], fractions."""
+    rows = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
+    seeds = complete_seeds(study, scores, method, milestone)
+    wide = rows.pivot(index="seed", columns="game", values="normalised")
+    return wide.reindex(index=seeds, columns=study.games).to_numpy(dtype=float)
+
+
+def command(
+    module: str, description: str, work: Callable[[Path], str], arguments: list[str] | None
+) -> int:
+    """Run `work` on the folder named by --results; bad input ends with one message and status 1."""
+    parser = argparse.ArgumentParser(prog=f"python -m analysis.{module}", description=description)
+    parser.add_argument("--results", type=Path, required=True, help="folder of one study")
+    results = parser.parse_args(arguments).results
+    try:
+        print(work(results))
+    except (ResultsError, ValueError, OSError) as error:
+        print(f"analysis.{module}: {error}", file=sys.stderr)
+        return 1
+    return 0
