@@ -246,3 +246,14 @@ def test_check_scores_serves_other_files_too():
     frame["return"] = [21.0, np.nan]
     with pytest.raises(ValueError, match="line 3: return of pong: nan is not a finite number"):
         reference.check_scores(frame, games, "return", "episodes.csv")
+
+
+def test_values_keep_all_their_digits(folder: Path):
+    """pandas reads 496.88760156911144 as 496.8876015691114 unless told not to."""
+    edit(
+        folder / "human_starts.csv",
+        "human_starts,dqn,alien,570.2,",
+        "human_starts,dqn,alien,496.88760156911144,",
+    )
+    row = reference.load_scores(folder).query("system == 'dqn' and game == 'alien'").iloc[0]
+    assert row["value"] == float("496.88760156911144")
