@@ -1,0 +1,180 @@
+"""Raw scores per game: trained here, reference players, published rows, other implementations."""
+
+import math
+
+import pandas as pd
+
+from analysis.reference import load_games, load_scores
+from analysis.render import DASH, Grid, Row, frames_text
+from analysis.scores import Study, run_scores
+
+PAPER_SYSTEMS = ("a3c_ff_1_day", "a3c_ff_4_days", "a3c_lstm_4_days")
+# Actor-critic code that others have measured, with the budgets that they had.
+REIMPLEMENTATIONS = (
+    "a3c_fortunato",
+    "a3c_pfrl",
+    "a3c_chainerrl",
+    "a2c_schulman",
+    "a2c_slm_lab",
+    "a2c_sb3_zoo",
+    "a2c_baselines",
+    "a2c_rllib",
+)
+COLUMNS = [
+    "game",
+    "label",
+    "kind",
+    "row",
+    "method",
+    "milestone",
+    "budget_frames",
+    "protocol",
+    "selection",
+    "seeds",
+    "score",
+    "standard_error",
+    "per_seed",
+    "flag",
+    "source",
+]
+
+
+def games_table(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
+    """Return raw scores in points, one row per game and source, COLUMNS.
+
+    Kinds: reference (random and human), trained (mean over seeds; standard_error = sample standard
+    deviation over seeds / sqrt(seeds), NaN for one seed; per_seed = `seed:score;...`), published,
+    reimplementation.
+    """
+    labels = load_games().set_index("game")["label"]
+    published = load_scores()
+    scores = run_scores(study, episodes)
+    wanted = [("reference", study.references, "random"), ("reference", study.references, "human")]
+    after = [("published", "human_starts", system) for system in PAPER_SYSTEMS]
+    known = published[["protocol", "system"]].drop_duplicates()
+    for system in REIMPLEMENTATIONS:
+        protocols = known.loc[known["system"] == system, "protocol"]
+        after += [("reimplementation", protocol, system) for protocol in protocols]
+    records = []
+    cells = published.set_index(["protocol", "system", "game"]).sort_index()
+    for game in study.games:
+        own = [_published(cells, game, *key) for key in wanted]
+        own += _trained(study, scores, game)
+        own += [_published(cells, game, *key) for key in after]
+        records += [{"game": game, "label": labels[game]} | row for row in own if row]
+    return pd.DataFrame(records, columns=COLUMNS)
+
+
+def _published(cells: pd.DataFrame, game: str, kind: str, protocol: str, system: str) -> dict:
+    if (protocol, system, game) not in cells.index:
+        return {}
+    cell = cells.loc[(protocol, system, game)]
+    return {
+        "kind": kind,
+        "row": cell["label"],
+        "budget_frames": cell["budget_frames"],
+        "protocol": protocol,
+        "selection": cell["selection"],
+        "seeds": cell["seeds"],
+        "score": cell["value"],
+        "flag": cell["flag"],
+        "source": cell["paper"],
+    }
+
+
+def _trained(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
+    rows = []
+    for method in study.methods:
+        for milestone in study.milestones_frames:
+            own = scores[
+                (scores["game"] == game)
+                & (scores["method"] == method)
+                & (scores["milestone"] == milestone)
+            ].sort_values("seed")
+            if own.empty:
+                continue
+            values = own["score"]
+            rows.append(
+                {
+                    "kind": "trained",
+                    "row": study.method_label(method),
+                    "method": method,
+                    "milestone": milestone,
+                    "budget_frames": own["frames"].mean(),
+                    "protocol": study.protocol,
+                    "selection": "final weights",
+                    "seeds": len(own),
+                    "score": values.mean(),
+                    "standard_error": values.std(ddof=1) / math.sqrt(len(own)),
+                    "per_seed": ";".join(f"{r.seed}:{r.score!r}" for r in own.itertuples()),
+                    "source": study.name,
+                }
+            )
+    return rows
+
+
+def score_text(value: float) -> str:
+    """Return a raw score with one decimal and thousands separated; a dash for none."""
+    return DASH if pd.isna(value) else f"{value:,.1f}".replace("-0.0", "0.0")
+
+
+def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
+    """Return three tables to print: scores, the same per seed, and other implementations."""
+    main = table[table["kind"].isin(("reference", "trained", "published"))]
+    trained = table[table["kind"] == "trained"]
+    other = table[table["kind"] == "reimplementation"]
+    flagged = (table["flag"].fillna("") != "").any()
+    out = [
+        _wide(
+            "Raw scores per game, points",
+            main,
+            _main_column,
+            lambda row: score_text(row.score)
+            + ("" if pd.isna(row.standard_error) else f" ± {row.standard_error:,.1f}"),
+            [
+                "± is the standard error over seeds; one seed has none.",
+                "Random and Human are the references that scores trained here are normalised "
+                f"with ({study.references}); the published A3C rows are from human starts.",
+            ],
+        ),
+        _wide(
+            "The same, each seed",
+            trained,
+            _main_column,
+            lambda row: ", ".join(
+                score_text(float(part.split(":")[1])) for part in row.per_seed.split(";")
+            ),
+            ["In the order of the study's seeds; a seed without a run is left out."],
+        ),
+        _wide(
+            "Other implementations, each with its own budget",
+            other,
+            _other_column,
+            lambda row: score_text(row.score) + ("†" if row.flag else ""),
+            ["Number of frames, protocol and which policy or episodes were measured, as "
+             "published; they are not under one protocol."]
+            + (["† the source prints a score that the game cannot give."] if flagged else []),
+        ),
+    ]  # fmt: skip
+    return [grid for grid in out if grid.rows]
+
+
+def _main_column(row) -> str:
+    return row.row if pd.isna(row.milestone) else f"{row.row}, {frames_text(row.milestone)}"
+
+
+def _other_column(row) -> str:
+    budget = (
+        "frames not published" if pd.isna(row.budget_frames) else frames_text(row.budget_frames)
+    )
+    return f"{row.row}: {budget}, {row.protocol.replace('_', ' ')}, {row.selection}"
+
+
+def _wide(title: str, rows: pd.DataFrame, column, text, notes: list[str]) -> Grid:
+    cells: dict[str, dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for row in rows.itertuples():
+        columns[column(row)] = None
+        cells.setdefault(row.label, {})[column(row)] = text(row)
+    body = [Row([game, *(own.get(name, DASH) for name in columns)]) for game, own in cells.items()]
+    return Grid(title, ["Game", *columns], body, notes)

@@ -1,0 +1,401 @@
+"""The comparison table: the published rows, and below them the rows trained in this study."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis.aggregate import point_estimates
+from analysis.normalise import RULES
+from analysis.published import load_rows
+from analysis.reference import load_scores, normalised
+from analysis.render import (
+    DASH,
+    Grid,
+    Row,
+    frames_text,
+    hours_text,
+    interval_text,
+    number_text,
+)
+from analysis.scores import METHODS, MISSING_REASONS, Study, complete_seeds, run_scores
+
+# Published rows under no-op starts, the protocol that a reader without the human starts can use.
+NOOP_SYSTEMS = (
+    "dqn",
+    "gorila",
+    "double_dqn",
+    "dueling",
+    "prioritized_rank",
+    "a3c_fortunato",
+    "a2c_schulman",
+)
+PAPER_FRAMES = {"1 day": 320_000_000, "4 days": 1_000_000_000}
+# Below this share of the paper's "1 day" a budget is called small.
+SMALL_SHARE = 0.5
+
+COLUMNS = [
+    "kind",
+    "row",
+    "method",
+    "milestone",
+    "frames",
+    "training_time",
+    "hours",
+    "core_hours",
+    "network",
+    "precision",
+    "device",
+    "games",
+    "seeds",
+    "protocol",
+    "references",
+    "rule",
+    "printed_mean",
+    "printed_median",
+    "all_games",
+    "all_games_mean",
+    "all_games_median",
+    "mean",
+    "mean_low",
+    "mean_high",
+    "median",
+    "median_low",
+    "median_high",
+    "iqm",
+    "iqm_low",
+    "iqm_high",
+]
+KINDS = {
+    "published_human_starts": "Published, human starts",
+    "published_noop_starts": "Published, no-op starts",
+    "reference": "References",
+    "trained": "Trained here",
+    "no_complete_seed": "Trained here",
+    "not_trained": "Not trained in this study",
+}
+PROTOCOLS = {
+    "noop": "no-op starts (up to 30 no-ops), the game's own actions, no sticky actions",
+    "sticky": "sticky actions (the last action repeated with probability 0.25), all 18 actions, "
+    "no no-op starts",
+}
+NORMALISED_WITH = {"human_starts": "human-starts", "noop_starts": "no-op-starts"}
+ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest action taken"}
+
+
+def table1(
+    study: Study, episodes: pd.DataFrame, runs: pd.DataFrame, aggregates: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the table, COLUMNS; scores in percent, NaN where a row has no such value.
+
+    Kinds of row, in this order: the eight published ones under human starts, each under its own
+    rule; where the study is normalised with no-op references also published ones under no-op
+    starts, under the study's rule; the reference players; then one row per method of METHODS and
+    milestone: trained, without a complete seed, or not trained in this study.
+
+    `all_games_*` are over every game the row has a score for, `mean`, `median` and `iqm` over the
+    games of the study that it has a score for (`games` of them).
+    """
+    published = load_scores()
+    records = [
+        _published(published, study, row.row, "human_starts", row.system, row.rule)
+        | {
+            "training_time": row.training_time,
+            "printed_mean": row.printed_mean,
+            "printed_median": row.printed_median,
+        }
+        for row in load_rows().itertuples()
+    ]
+    if study.references == "noop_starts":
+        for system in NOOP_SYSTEMS:
+            row = _published(published, study, "", "noop_starts", system, study.rule)
+            records.append(row)
+    for player, value in (("Random", 0.0), ("Human", 100.0)):
+        records.append(
+            {"kind": "reference", "row": player, "games": len(study.games),
+             "protocol": study.references, "references": study.references, "rule": study.rule}
+            | dict.fromkeys(("mean", "median", "iqm"), value)
+        )  # fmt: skip
+    scores = run_scores(study, episodes)
+    order = [m for m in METHODS if m in study.methods]
+    order += [m for m in study.methods if m not in METHODS]
+    for method in order:
+        for milestone in study.milestones_frames:
+            records.append(_trained(study, scores, runs, aggregates, method, milestone))
+    for method, label in METHODS.items():
+        if method not in study.methods:
+            records.append({"kind": "not_trained", "row": label, "method": method})
+    return pd.DataFrame(records, columns=COLUMNS)
+
+
+def _published(
+    published: pd.DataFrame, study: Study, label: str, protocol: str, system: str, rule: str
+) -> dict:
+    everything = normalised(published, protocol, system, rule, flagged="exclude")
+    here = everything[everything.index.isin(study.games)]
+    about = published[(published["protocol"] == protocol) & (published["system"] == system)]
+    values = point_estimates(here.to_numpy()[None, :]) if len(here) else np.full(4, np.nan)
+    return {
+        "kind": f"published_{protocol}",
+        "row": label or about["label"].iloc[0],
+        "frames": about["budget_frames"].iloc[0],
+        "games": len(here),
+        "seeds": about["seeds"].iloc[0],
+        "protocol": protocol,
+        "references": about["references"].iloc[0],
+        "rule": rule,
+        "all_games": len(everything),
+        "all_games_mean": everything.mean(),
+        "all_games_median": everything.median(),
+        **dict(zip(("mean", "median", "iqm"), values[:3], strict=True)),
+    }
+
+
+def _trained(
+    study: Study,
+    scores: pd.DataFrame,
+    runs: pd.DataFrame,
+    aggregates: pd.DataFrame,
+    method: str,
+    milestone: int,
+) -> dict:
+    seeds = complete_seeds(study, scores, method, milestone)
+    cost = milestone_cost(runs[runs["method"] == method], milestone)
+    own = runs[runs["method"] == method]
+    row = {
+        "kind": "trained" if seeds else "no_complete_seed",
+        "row": study.method_label(method),
+        "method": method,
+        "milestone": milestone,
+        "frames": cost["frames"].mean() if len(cost) else math.nan,
+        "hours": cost["seconds"].mean() / 3600 if len(cost) else math.nan,
+        "core_hours": cost["core_seconds"].mean() / 3600 if len(cost) else math.nan,
+        **{name: "+".join(sorted(set(own[name]))) for name in ("network", "precision", "device")},
+        "games": len(study.games),
+        "seeds": len(seeds),
+        "protocol": study.protocol,
+        "references": study.references,
+        "rule": study.rule,
+    }
+    for metric in ("mean", "median", "iqm") if seeds else ():
+        found = aggregates[
+            (aggregates["metric"] == metric)
+            & (aggregates["method"] == method)
+            & (aggregates["milestone"] == milestone)
+        ]
+        if len(found) != 1:
+            raise ValueError(
+                f"aggregates.csv: {len(found)} rows for {metric} of {method} at {milestone} "
+                "frames; expected 1: run analysis.aggregate again"
+            )
+        values = found[["point", "low", "high"]].iloc[0] * 100
+        row |= {metric: values["point"], f"{metric}_low": values["low"]}
+        row[f"{metric}_high"] = values["high"]
+    return row
+
+
+def milestone_cost(runs: pd.DataFrame, milestone: int) -> pd.DataFrame:
+    """Return frames, seconds and core_seconds that each of `runs` needed to reach `milestone`.
+
+    One row per run that reached it. Core-seconds are known for whole runs only; a milestone's are
+    its share of the run's wall-clock seconds.
+    """
+    rows = []
+    for run in runs.itertuples():
+        for part in filter(None, run.milestones.split(";")):
+            nominal, frames, seconds = part.split(":")
+            if int(nominal) == milestone:
+                share = float(seconds) / run.seconds if run.seconds else 1.0
+                rows.append((int(frames), float(seconds), run.core_seconds * share))
+    return pd.DataFrame(rows, columns=["frames", "seconds", "core_seconds"])
+
+
+def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.DataFrame) -> Grid:
+    """Return `table1` ready to print, with the notes that a reader needs below it."""
+    count = len(study.games)
+    these = "this game" if count == 1 else f"these {count} games"
+    columns = [
+        "Method",
+        "Training",
+        "Frames",
+        "Network, precision, device",
+        "Games",
+        "Seeds",
+        "Mean, printed",
+        "Median, printed",
+        "Mean, all games",
+        "Median, all games",
+        f"Mean, {these}",
+        f"Median, {these}",
+        f"IQM, {these}",
+    ]
+    rows: list[Row] = []
+    section = ""
+    for row in table.itertuples():
+        if KINDS[row.kind] != section:
+            section = KINDS[row.kind]
+            rows.append(Row([section], section=True))
+        rows.append(Row(_cells(row, count, len(columns))))
+    title = f"{study.label} Human-normalised score, percent."
+    return Grid(title, columns, rows, notes(study, table, runs, missing), frozenset({1, 3}))
+
+
+def _cells(row, count: int, width: int) -> list[str]:
+    if row.kind == "not_trained":
+        return [row.row, "not trained in this study", *[DASH] * (width - 2)]
+    if row.kind in ("trained", "no_complete_seed"):
+        training = f"{hours_text(row.hours)} ({hours_text(row.core_hours, 'core-')})"
+        name = f"{row.row}, {frames_text(row.milestone)}"
+        how = ", ".join(filter(None, (row.network, row.precision, row.device)))
+    else:
+        training, name, how = row.training_time, row.row, DASH
+    return [
+        name,
+        DASH if not isinstance(training, str) or training.startswith(DASH) else training,
+        DASH if pd.isna(row.frames) else frames_text(row.frames),
+        how or DASH,
+        f"{int(row.games)}" if row.games == count else f"{int(row.games)} of {count}",
+        DASH if pd.isna(row.seeds) else f"{int(row.seeds)}",
+        number_text(row.printed_mean),
+        number_text(row.printed_median),
+        number_text(row.all_games_mean),
+        number_text(row.all_games_median),
+        *(
+            "no complete seed"
+            if row.kind == "no_complete_seed"
+            else interval_text(*(getattr(row, f"{m}{end}") for end in ("", "_low", "_high")))
+            for m in ("mean", "median", "iqm")
+        ),
+    ]
+
+
+def notes(
+    study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.DataFrame
+) -> list[str]:
+    """Return the footnotes: what the numbers are, how far they carry, and what is not there."""
+    evaluation = study.evaluation
+    out = [
+        "0 % is the random reference and 100 % the human one. \"All games\" is recomputed from the "
+        "published raw scores over every game the row has, \"these games\" over the games of this "
+        f"study only{_game_list(study)}. IQM is the mean of the middle half of all runs.",
+        "Published rows under human starts are normalised with human-starts references, each under "
+        "the rule that comes nearest to its printed value; all rules side by side: the published "
+        "tables (`snakemake published`). Human starts are not public, so rows trained here are "
+        "measured under another protocol than these and compare only roughly.",
+        f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
+        f"{evaluation['episodes']} evaluation episodes per run and milestone, "
+        f"{ACTIONS[evaluation['action_selection']]}, evaluation seed {evaluation['seed']}, at most "
+        "108,000 "
+        "frames an episode. Normalised with "
+        f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
+        f"{RULES[study.rule]}.",
+        _budget_note(study),
+        _interval_note(study, table),
+        "Training time of a row trained here is the mean over its runs (one game, one seed each): "
+        "wall-clock time, and time summed over cores, on the hardware that the report names; "
+        "published times are as printed.",
+    ]  # fmt: skip
+    out += override_notes(study)
+    out += missing_notes(study, runs, missing)
+    return out
+
+
+def _game_list(study: Study, shown: int = 12) -> str:
+    if len(study.games) > shown:
+        return f" ({len(study.games)} games, each in tables/games)"
+    return f" ({', '.join(study.games)})"
+
+
+def _budget_note(study: Study) -> str:
+    day = PAPER_FRAMES["1 day"]
+    shares = "; ".join(
+        f"{frames_text(frames)} frames are {100 * frames / day:.2g} % of it"
+        for frames in study.milestones_frames
+    )
+    small = [f for f in study.milestones_frames if f < SMALL_SHARE * day]
+    text = (
+        "Budgets: the paper's A3C rows stand for 320M frames (\"1 day\") and about 1000M "
+        f"(\"4 days\") per game. Against 320M frames, {shares}."
+    )  # fmt: skip
+    if not small:
+        return text
+    if len(small) == len(study.milestones_frames):
+        return f"{text} These are small budgets: the rows show what so little training gives."
+    return f"{text} Budgets below half of it ({', '.join(map(frames_text, small))}) are small."
+
+
+def _interval_note(study: Study, table: pd.DataFrame) -> str:
+    trained = table[table["kind"] == "trained"]
+    text = (
+        f"Brackets: {100 * study.level:g} % intervals by stratified bootstrap over seeds "
+        f"(percentile, {study.reps} repetitions, generator seed {study.rng_seed}; rliable)."
+    )
+    one = trained[trained["seeds"] == 1]
+    if len(one):
+        names = ", ".join(dict.fromkeys(one["row"]))
+        text += f" One seed gives no interval: {names}."
+    few = trained[(trained["seeds"] > 1) & (trained["seeds"] < 5)]
+    if len(few):
+        counts = sorted({int(seeds) for seeds in few["seeds"]})
+        text += (
+            f" Intervals from {' or '.join(map(str, counts))} seeds are rough and tend to be "
+            "too narrow."
+        )
+    return text
+
+
+def override_notes(study: Study) -> list[str]:
+    """Return one note that lists the settings in which the study leaves the method files."""
+    parts = []
+    for method in study.methods:
+        own = study.method_files.get(method, {}).get("settings", {})
+        changed = {
+            key: value
+            for key, value in study.expected_settings(method).items()
+            if own.get(key) != value
+        }
+        if changed:
+            values = ", ".join(
+                f"`{key}` {_value(own[key])} -> {_value(value)}"
+                if key in own
+                else f"`{key}` {_value(value)}"
+                for key, value in changed.items()
+            )
+            parts.append(f"{study.method_label(method)}: {values}")
+    if not parts:
+        return ["Settings are those of the method files; the study overrides none."]
+    return [f"Settings that the study changes from the method files: {'; '.join(parts)}."]
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
+    """Return the notes on diverged runs and on whatever else the study asks for and lacks."""
+    out = []
+    diverged = runs[runs["status"] == "diverged"]
+    if len(diverged):
+        listed = "; ".join(
+            f"{study.method_label(row.method)} / {row.game} / seed {row.seed} at "
+            f"{frames_text(row.frames)} frames ({row.reason or 'no reason given'})"
+            for row in diverged.itertuples()
+        )
+        out.append(f"Diverged runs: {listed}.")
+    if len(missing):
+        parts = []
+        grouped = missing.groupby(["method", "milestone", "reason"], sort=False)
+        for (method, milestone, reason), rows in grouped:
+            cells = [f"{row.game} seed {row.seed}" for row in rows.itertuples()]
+            shown = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
+            parts.append(
+                f"{study.method_label(method)} at {frames_text(milestone)}: "
+                f"{MISSING_REASONS.get(reason, reason)} ({shown})"
+            )
+        out.append(
+            f"Missing, {len(missing)} of "
+            f"{len(study.methods) * len(study.games) * len(study.seeds)}"
+            f" runs x {len(study.milestones_frames)} milestones: {'; '.join(parts)}. A method is "
+            "aggregated over its seeds that have every game; nothing is imputed."
+        )
+    return out
