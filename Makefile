@@ -1,0 +1,65 @@
+# `make table` and `make test` set up .venv themselves; everything else is `snakemake` (README.md).
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+CORES ?= all
+STUDY ?= demo
+CONFIG = $(if $(filter demo,$(STUDY)),config/config.yaml,config/studies/$(STUDY).yaml)
+
+# The programs of .venv come first, also in the jobs that Snakemake starts.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+READY := .venv/requirements.installed
+
+.PHONY: help table published test lint status publish so-far clean
+
+help:
+	@echo "make table               train and compare: the demo study, about ten minutes on two cores"
+	@echo "make published           only the published table, recomputed: seconds, trains nothing"
+	@echo "make test                lint and tests"
+	@echo "make status STUDY=demo   progress of every run, once; python -m analysis.status --follow goes on"
+	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
+	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
+	@echo "make clean               remove .venv and caches; results stay"
+
+$(READY): requirements.txt
+	@"$(PYTHON)" -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), sys.version' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	@touch $@
+
+table: $(READY)
+	snakemake --cores $(CORES)
+	@echo; cat results/demo/tables/table1.md; echo "Report: results/demo/report.html"
+
+published: $(READY)
+	snakemake --cores 1 published
+	@cat results/reference/table1.md
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	snakefmt --check .
+	snakemake --lint
+
+test: lint
+	python -m pytest -m "not slow"
+
+status: $(READY)
+	python -m analysis.status --results results/$(STUDY)
+
+# The same commands as the rules, without waiting for the runs that are not there: they are listed as missing.
+so-far: $(READY)
+	snakemake --cores 1 --configfile $(CONFIG) --config incomplete=list study=$(STUDY) \
+		-- results/$(STUDY)/study.json results/reference/table1.csv
+	for step in collect aggregate tables plots report; do \
+		python -m analysis.$$step --results results/$(STUDY); done
+
+publish: $(READY)
+	python -m workflow.publish --study $(STUDY)
+
+clean:
+	rm -rf .venv .snakemake .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,48 @@
+# The validated study, and where its files lie. No rule and no formula in this file.
+import json
+import os
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from workflow.study import StudyError, load, settings, sources
+
+CODE = Path(str(workflow.current_basedir)).resolve().parents[1]
+# `python -m agents.train` finds the packages also where the job's working directory is another one.
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
+)
+
+try:
+    STUDY = load(config, CODE)
+except StudyError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = f"results/{STUDY['study']}"
+LOGS = f"{RESULTS}/logs"
+RUN = f"{RESULTS}/runs/{{method}}/{{game}}/{{seed}}"
+EVALUATION = f"{RUN}/evaluation/{{milestone}}"
+FIGURES = [
+    "learning_curves",
+    "interval_estimates",
+    "performance_profiles",
+    "per_game",
+]
+REFERENCE = sorted(str(p.relative_to(CODE)) for p in CODE.glob("analysis/reference/*.csv"))
+
+
+wildcard_constraints:
+    method="[a-z0-9_]+",
+    game="[a-z0-9_]+",
+    seed="[0-9]+",
+    milestone="[0-9]+",
+
+
+def of_study(pattern):
+    """Every file of this pattern that the study needs."""
+    return expand(
+        pattern,
+        method=STUDY["methods"],
+        game=STUDY["games"],
+        seed=STUDY["seeds"],
+        milestone=STUDY["milestones_frames"],
+    )

@@ -1,0 +1,39 @@
+# One training run = one method, one game, one seed. The resume state lies in the run's folder and is
+# not declared: Snakemake deletes declared outputs of a failed job. The log is outside for the same reason.
+
+
+rule train_run:
+    input:
+        method="config/methods/{method}.yaml",
+    output:
+        run=f"{RUN}/run.json",
+        episodes=f"{RUN}/training_episodes.csv",
+    log:
+        f"{LOGS}/train/{{method}}/{{game}}/{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1  # --cores N trains N runs side by side; a second torch thread slows all of them
+    # Where and how it runs; a change here trains nothing again.
+    resources:
+        mem_mb=4000,
+        gpu=int(STUDY["device"] == "cuda"),
+        device=STUDY["device"],
+        checkpoint_seconds=STUDY["checkpoint_seconds"],
+    # Only what makes it another run: a change here trains again.
+    params:
+        settings=lambda wildcards: json.dumps(settings(STUDY, wildcards.method)),
+        milestones=STUDY["milestones_frames"],
+        protocol=STUDY["protocol"],
+        out=subpath(output.run, parent=True),
+    shell:
+        "python -m agents.train --method {input.method} --game {wildcards.game}"
+        " --seed {wildcards.seed} --milestones-frames {params.milestones}"
+        " --protocol {params.protocol} --device {resources.device}"
+        " --checkpoint-seconds {resources.checkpoint_seconds}"
+        " --set {params.settings:q} --out {params.out} > {log} 2>&1"
+
+
+rule train:
+    input:
+        of_study(rules.train_run.output.run),
+    localrule: True

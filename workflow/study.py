@@ -1,0 +1,241 @@
+"""Load and validate a study: everything that can be wrong with a configuration is said before a job starts.
+
+The Snakefile calls :func:`load`; the rule `study_json` calls this module as a command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
+NOT_OVERRIDABLE = ("method", "label", "version")  # they name the method and its code
+
+
+class StudyError(ValueError):
+    """A configuration that cannot be run; the message has one line for each thing that is wrong."""
+
+
+def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Return the validated study with all defaults filled in.
+
+    Args:
+        raw: the configuration as Snakemake merged it from files and command line.
+        root: the repository, for config/games.csv and config/methods.
+
+    Raises:
+        StudyError: naming each wrong key, its value and the allowed ones.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    study = _from_command_line(dict(raw), schema)
+    errors = [_message(e) for e in Draft202012Validator(schema).iter_errors(study)]
+    if not errors:
+        study = _with_defaults(study, schema)
+        errors = list(_unknown_names(study, root)) + list(_wrong_budget(study))
+    if errors:
+        raise StudyError("the study's configuration is not valid:\n" + "\n".join(f"  {e}" for e in errors))
+    return study | {"milestones_frames": _milestones(study)}
+
+
+def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return the settings in which the runs of `method` differ from its file."""
+    overrides = study["overrides"]
+    return {**overrides.get("all", {}), **overrides.get(method, {})}
+
+
+def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Return study.json: the study, and for each of its methods the file it was run with."""
+    files = {}
+    for method in study["methods"]:
+        text = (root / _method_file(method)).read_text()
+        parsed = yaml.safe_load(text)
+        files[method] = {"label": parsed.get("label", method), "text": text, "settings": parsed}
+    return {**study, "method_files": files}
+
+
+def sources(module: str, root: Path) -> list[str]:
+    """Return the files `python -m module` is made of: its own and those it imports from the same package.
+
+    They are inputs of the analysis rules, so that edited code redoes exactly what depends on it.
+    """
+    package = module.split(".")[0]
+    found: list[str] = []
+    waiting = [module]
+    while waiting:
+        path = waiting.pop().replace(".", "/") + ".py"
+        if path not in found and (root / path).exists():
+            found.append(path)
+            waiting += _imports((root / path).read_text(), package)
+    return sorted(found)
+
+
+def _imports(source: str, package: str) -> Iterable[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith(package + "."))
+        elif isinstance(node, ast.ImportFrom):
+            parent = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            if parent == package:
+                yield from (f"{package}.{a.name}" for a in node.names)
+            elif parent.startswith(package + "."):
+                yield parent
+
+
+def _from_command_line(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Give the numbers in `--config seeds='[0,1]'` back their type: Snakemake hands them over as text."""
+    kind = schema.get("type")
+    if isinstance(value, Mapping):
+        known = schema.get("properties", {})
+        other = schema.get("additionalProperties")
+        other = other if isinstance(other, Mapping) else {}
+        return {k: _from_command_line(v, known.get(k, other)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_from_command_line(v, schema.get("items", {})) for v in value]
+    if isinstance(value, str) and kind in ("integer", "number", None):
+        return _number_or_text(value)
+    if isinstance(value, float) and kind == "integer" and value.is_integer():
+        return int(value)
+    return value
+
+
+def _number_or_text(text: str) -> Any:
+    constants = {"true": True, "false": False, "null": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    filled = dict(value)
+    for key, part in schema.get("properties", {}).items():
+        if key not in filled and "default" in part:
+            filled[key] = part["default"]
+        if key in filled and "properties" in part:
+            filled[key] = _with_defaults(filled[key], part)
+    return filled
+
+
+def _message(error: ValidationError) -> str:
+    """One line that names the key, the value and what is allowed."""
+    key = _key(error.absolute_path)
+    value = json.dumps(error.instance)
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema.get("properties", {}))
+            unknown = [k for k in error.instance if k not in known]
+            within = f"{key}." if key else ""
+            return "; ".join(f"{within}{k}: unknown key{_allowed(k, known)}" for k in unknown)
+        case "required":
+            missing = [k for k in error.validator_value if k not in error.instance]
+            return f"{', '.join(missing)}: missing; a study needs {', '.join(error.validator_value)}"
+        case "enum":
+            return f"{key} = {value}: unknown{_allowed(error.instance, error.validator_value)}"
+        case "type" if error.validator_value == "array":
+            example = f"{key}='[{error.instance}]'"
+            return f"{key} = {value}: not a list; on the command line: --config {example}"
+        case "type":
+            return f"{key} = {value}: must be of type {error.validator_value}"
+        case "uniqueItems":
+            twice = sorted({json.dumps(v) for v in error.instance if error.instance.count(v) > 1})
+            return f"{key} = {value}: named twice: {', '.join(twice)}"
+        case "minItems":
+            return f"{key} = {value}: the list is empty; at least one is needed"
+        case "minimum":
+            return f"{key} = {value}: must be at least {error.validator_value}"
+        case "exclusiveMinimum":
+            return f"{key} = {value}: must be above {error.validator_value}"
+        case "exclusiveMaximum":
+            return f"{key} = {value}: must be below {error.validator_value}"
+        case "pattern":
+            return f"{key} = {value}: lower-case letters, digits and _ only, a letter first"
+        case "not":
+            reserved = ", ".join(error.validator_value["enum"])
+            return f"{key} = {value}: reserved; the folders {reserved} below results/ are taken"
+        case _:
+            return f"{key} = {value}: {error.message}"
+
+
+def _key(path: Iterable[str | int]) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+
+
+def _allowed(value: Any, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{hint}; allowed: {', '.join(known)}"
+
+
+def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    games = [row["game"] for row in csv.DictReader((root / "config/games.csv").open())]
+    for i, game in enumerate(study["games"]):
+        if game not in games:
+            yield f'games[{i}] = "{game}": unknown{_allowed(game, games)} (config/games.csv)'
+    methods = sorted(p.stem for p in (root / "config/methods").glob("*.yaml"))
+    for i, method in enumerate(study["methods"]):
+        if method not in methods:
+            yield f'methods[{i}] = "{method}": unknown{_allowed(method, methods)} (config/methods)'
+    for method, changed in study["overrides"].items():
+        if method not in ("all", *methods):
+            yield f"overrides.{method}: unknown{_allowed(method, ['all', *methods])}"
+            continue
+        concerned = study["methods"] if method == "all" else [method]
+        for name in (m for m in concerned if m in methods):
+            file = _method_file(name)
+            parsed = yaml.safe_load((root / file).read_text())
+            keys = [k for k in parsed if k not in NOT_OVERRIDABLE]
+            for key in (k for k in changed if k not in keys):
+                yield f"overrides.{method}.{key}: unknown key{_allowed(key, keys)} ({file})"
+
+
+def _wrong_budget(study: Mapping[str, Any]) -> Iterable[str]:
+    milestones = study["milestones_frames"]
+    if milestones != sorted(milestones):
+        yield f"milestones_frames = {milestones}: must be ascending: {sorted(milestones)}"
+    budget = study.get("budget_frames", max(milestones))
+    for i, milestone in enumerate(milestones):
+        if milestone > budget:
+            yield f"milestones_frames[{i}] = {milestone}: beyond the budget; allowed: up to {budget}"
+
+
+def _milestones(study: Mapping[str, Any]) -> list[int]:
+    milestones = study["milestones_frames"]
+    budget = study.get("budget_frames", milestones[-1])
+    return milestones if milestones[-1] == budget else [*milestones, budget]
+
+
+def _method_file(method: str) -> str:
+    return f"config/methods/{method}.yaml"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write study.json of a validated study."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--study", required=True, help="the validated study, JSON")
+    parser.add_argument("--out", required=True, type=Path, help="study.json")
+    args = parser.parse_args(argv)
+    text = json.dumps(record(json.loads(args.study), Path(".")), indent=2, ensure_ascii=False)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = args.out.with_suffix(".tmp")
+    temporary.write_text(text + "\n")
+    os.replace(temporary, args.out)
+
+
+if __name__ == "__main__":
+    main()
