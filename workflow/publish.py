@@ -1,6 +1,6 @@
-"""Copy what others need of a study to results/published: enough to redo the analysis and to replay every episode.
+"""Copy the small files of a study to results/published.
 
-`python -m workflow.publish --study NAME`. Policies, resume states and logs stay behind.
+They are enough to redo the analysis and to replay every episode. Policies, resume states and logs stay behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load and validate a study: everything that can be wrong with a configuration is said before a job starts.
+"""Load and validate a study: what is wrong with a configuration is said before a job starts.
 
 The Snakefile calls :func:`load`; the rule `study_json` calls this module as a command.
 """
@@ -44,7 +44,7 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
         study = _with_defaults(study, schema)
         errors = list(_unknown_names(study, root)) + list(_wrong_budget(study))
     if errors:
-        raise StudyError("the study's configuration is not valid:\n" + "\n".join(f"  {e}" for e in errors))
+        raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
     return study | {"milestones_frames": _milestones(study)}
 
 
@@ -65,7 +65,7 @@ def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def sources(module: str, root: Path) -> list[str]:
-    """Return the files `python -m module` is made of: its own and those it imports from the same package.
+    """Return the files `python -m module` is made of: its own and what it imports of its package.
 
     They are inputs of the analysis rules, so that edited code redoes exactly what depends on it.
     """
@@ -84,16 +84,14 @@ def _imports(source: str, package: str) -> Iterable[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.startswith(package + "."))
-        elif isinstance(node, ast.ImportFrom):
-            parent = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module or ""
-            if parent == package:
-                yield from (f"{package}.{a.name}" for a in node.names)
-            elif parent.startswith(package + "."):
-                yield parent
+        elif isinstance(node, ast.ImportFrom) and node.module == package:
+            yield from (f"{package}.{a.name}" for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith(package + "."):
+            yield str(node.module)
 
 
 def _from_command_line(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Give the numbers in `--config seeds='[0,1]'` back their type: Snakemake hands them over as text."""
+    """Give numbers their type: Snakemake hands over `--config seeds='[0,1]'` as a list of text."""
     kind = schema.get("type")
     if isinstance(value, Mapping):
         known = schema.get("properties", {})
@@ -143,7 +141,8 @@ def _message(error: ValidationError) -> str:
             return "; ".join(f"{within}{k}: unknown key{_allowed(k, known)}" for k in unknown)
         case "required":
             missing = [k for k in error.validator_value if k not in error.instance]
-            return f"{', '.join(missing)}: missing; a study needs {', '.join(error.validator_value)}"
+            needed = ", ".join(error.validator_value)
+            return f"{', '.join(missing)}: missing; a study needs {needed}"
         case "enum":
             return f"{key} = {value}: unknown{_allowed(error.instance, error.validator_value)}"
         case "type" if error.validator_value == "array":
@@ -211,7 +210,8 @@ def _wrong_budget(study: Mapping[str, Any]) -> Iterable[str]:
     budget = study.get("budget_frames", max(milestones))
     for i, milestone in enumerate(milestones):
         if milestone > budget:
-            yield f"milestones_frames[{i}] = {milestone}: beyond the budget; allowed: up to {budget}"
+            key = f"milestones_frames[{i}]"
+            yield f"{key} = {milestone}: beyond the budget; allowed: up to {budget}"
 
 
 def _milestones(study: Mapping[str, Any]) -> list[int]:
