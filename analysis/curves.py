@@ -1,0 +1,138 @@
+"""Learning curves: training episodes in bins, and the mean and interval over seeds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.normalise import normalise
+from analysis.reference import references
+from analysis.scores import ResultsError, Study
+
+AXES = {"frames": "frames", "hours": "seconds"}
+MIN_BINS, MAX_BINS = 5, 40
+EPISODES_PER_BIN = 4
+BAND_REPS = 1000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: x in frames or hours, the rest in points or percent, each [bins]."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def load_training(results: Path, runs: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
+    """Return the training episodes of each run that has them: (method, game, seed) -> frames,
+    seconds and return, in the order of frames."""
+    found = {}
+    for run in runs.itertuples():
+        path = Path(results) / "runs" / run.method / run.game / str(run.seed)
+        path /= "training_episodes.csv"
+        if not path.exists():
+            continue
+        try:
+            table = pd.read_csv(path, usecols=["frames", "seconds", "return"], dtype=float)
+        except ValueError as error:
+            raise ResultsError(f"{path}: {error}") from None
+        bad = ~np.isfinite(table.to_numpy()).all(axis=1)
+        if bad.any():
+            line = int(np.flatnonzero(bad)[0]) + 2
+            raise ResultsError(f"{path}, line {line}: a value is missing or not finite")
+        found[run.method, run.game, int(run.seed)] = table.sort_values("frames", kind="stable")
+    return found
+
+
+def bin_count(training: dict[tuple[str, str, int], pd.DataFrame]) -> int:
+    """Return how many bins give the median run EPISODES_PER_BIN episodes each."""
+    episodes = [len(table) for table in training.values()] or [0]
+    return int(np.clip(np.median(episodes) // EPISODES_PER_BIN, MIN_BINS, MAX_BINS))
+
+
+def binned(at: np.ndarray, returns: np.ndarray, end: float, bins: int) -> np.ndarray:
+    """Return the mean return of the episodes that ended in each of `bins` equal bins of [0, end].
+
+    A bin in which none ended repeats the one before it; NaN before the first episode. [bins]
+    """
+    index = np.minimum((at / end * bins).astype(int), bins - 1)
+    inside = at <= end
+    count = np.bincount(index[inside], minlength=bins)
+    total = np.bincount(index[inside], weights=returns[inside], minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(count > 0, total / count, np.nan)
+    return pd.Series(mean).ffill().to_numpy()
+
+
+def curve(values: np.ndarray, x: np.ndarray, level: float, rng_seed: int) -> Curve:
+    """Return mean and interval of `values` [seeds, games, bins] over seeds, mean over games.
+
+    The interval is the percentile one of a stratified bootstrap: seeds are drawn with replacement
+    within each game. NaN for one seed. Bins in which a run has no value yet are left out.
+    """
+    known = np.isfinite(values).all(axis=(0, 1))
+    values, x = values[:, :, known], x[known]
+    seeds, games, _ = values.shape
+    mean = values.mean(axis=(0, 1))
+    if seeds < 2:
+        return Curve(x, mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+    rng = np.random.default_rng(rng_seed)
+    columns = np.arange(games)
+    draws = np.stack(
+        [
+            values[rng.integers(seeds, size=(seeds, games)), columns].mean(axis=(0, 1))
+            for _ in range(BAND_REPS)
+        ]
+    )
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Curve(x, mean, low, high)
+
+
+def curves(
+    study: Study,
+    training: dict[tuple[str, str, int], pd.DataFrame],
+    games: list[str],
+    axis: str,
+    normalised: bool,
+) -> dict[str, Curve]:
+    """Return one curve per method over `games`, for the seeds that have a log of each of them.
+
+    Args:
+        study: says methods, seeds, references, rule and level.
+        training: as from `load_training`.
+        games: the games to average over; one game for a raw curve.
+        axis: `frames` or `hours`.
+        normalised: percent of human instead of points.
+
+    A curve ends where the first of its runs ends.
+    """
+    bins = bin_count(training)
+    table = references(study.references, games).set_index("game")
+    out = {}
+    for method in study.methods:
+        seeds = [s for s in study.seeds if all((method, g, s) in training for g in games)]
+        own = {(g, s): training[method, g, s] for g in games for s in seeds}
+        if not own or any(log.empty for log in own.values()):
+            continue
+        column = AXES[axis]
+        end = study.milestones_frames[-1]
+        shortest = min(float(log[column].max()) for log in own.values())
+        if axis == "hours":
+            end = shortest
+        rows = np.empty((len(seeds), len(games), bins))
+        for j, game in enumerate(games):
+            for i, seed in enumerate(seeds):
+                log = own[game, seed]
+                returns = log["return"].to_numpy()
+                if normalised:
+                    random, human = table.loc[game, ["random", "human"]]
+                    returns = normalise(returns, random, human, study.rule, game)
+                rows[i, j] = binned(log[column].to_numpy(), returns, end, bins)
+        x = (np.arange(bins) + 0.5) * end / bins
+        # A run that diverged has no episodes near the end: no value is carried on past it.
+        rows[:, :, x > shortest + end / bins] = np.nan
+        out[method] = curve(rows, x / 3600 if axis == "hours" else x, study.level, study.rng_seed)
+    return {method: line for method, line in out.items() if len(line.x)}

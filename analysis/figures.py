@@ -1,0 +1,40 @@
+"""The figures of a study: their file names, and what the report says below each."""
+
+from analysis.scores import Study
+
+FIGURES = {
+    "learning_curves": "Learning curves by frames",
+    "learning_curves_hours": "Learning curves by hours",
+    "learning_curves_normalised": "Learning curves, human-normalised",
+    "interval_estimates": "Aggregate scores with intervals",
+    "performance_profiles": "Performance profiles",
+    "probability_of_improvement": "Probability of improvement",
+    "per_game": "Scores per game",
+}
+
+
+def caption(name: str, study: Study) -> str:
+    """Return what a reader must know to read the figure `name`."""
+    level = f"{100 * study.level:g} %"
+    band = (
+        "mean return of the training episodes that ended in a bin (a bin without any repeats the "
+        "one before), mean over seeds; "
+        f"band: {level} bootstrap interval over seeds, none for one seed. Training episodes are "
+        "played by the changing policy and are not the evaluation of the table"
+    )
+    return {
+        "learning_curves": f"Points: {band}.",
+        "learning_curves_hours": f"Points against wall-clock hours of training: {band}. "
+        "A line ends where its fastest run ends.",
+        "learning_curves_normalised": "Percent of human, mean over the study's games, by frames "
+        f"and by wall-clock hours: {band}.",
+        "interval_estimates": f"Percent of human; bars are {level} stratified-bootstrap intervals "
+        "over seeds, a point without a bar is one seed. A smaller optimality gap is better.",
+        "performance_profiles": "Share of runs and games that score above a threshold, at the "
+        f"last milestone; bands are pointwise {level} intervals. Higher is better.",
+        "probability_of_improvement": "How likely a run of the first method scores above a run "
+        f"of the second in the same game, at the last milestone; bars are {level} intervals.",
+        "per_game": "Percent of human at the last milestone, mean over seeds; dots are single "
+        "seeds. The published values are from human starts, normalised with human-starts "
+        "references, after the paper's budgets.",
+    }[name]

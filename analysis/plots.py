@@ -1,0 +1,416 @@
+"""Draw the figures of a study: the only importer of matplotlib.
+
+`python -m analysis.plots --results results/STUDY` writes figures/NAME.svg and .png for each name in
+`analysis.figures.FIGURES`. The same input gives the same bytes.
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from analysis.curves import Curve, curves, load_training
+from analysis.figures import FIGURES
+from analysis.io import atomic_path
+from analysis.reference import load_games, load_scores, normalised, references
+from analysis.render import frames_text
+from analysis.scores import (
+    METHODS,
+    Study,
+    command,
+    load_aggregates,
+    load_episodes,
+    load_runs,
+    load_study,
+    run_scores,
+)
+
+# Colour, marker and line style of each method, the same in every figure. The policy-gradient
+# methods and Double DQN have colours of Okabe and Ito (2008); the rest are of Tol's muted scheme.
+STYLES = {
+    "reinforce": ("#E69F00", "o", "-"),
+    "actor_critic": ("#56B4E9", "s", "--"),
+    "a2c": ("#009E73", "^", "-."),
+    "a3c_ff": ("#0072B2", "D", "-"),
+    "a3c_lstm": ("#D55E00", "v", (0, (5, 1, 1, 1, 1, 1))),
+    "dqn": ("#7F7F7F", "P", "--"),
+    "double_dqn": ("#CC79A7", "X", "-"),
+    "dueling": ("#882255", "<", "-."),
+    "prioritized": ("#999933", ">", "--"),
+    "gorila": ("#332288", "h", ":"),
+}
+OTHER_STYLE = ("#000000", "*", "-")
+# The published row of the same method; the last one also stands for all.
+PUBLISHED = {
+    "dqn": "dqn",
+    "gorila": "gorila_two_decimals",
+    "double_dqn": "double_dqn",
+    "dueling": "dueling",
+    "prioritized": "prioritized",
+    "a3c_lstm": "a3c_lstm_4_days",
+    "a3c_ff": "a3c_ff_4_days",
+}
+RC = {
+    "svg.hashsalt": "retable",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e6ea",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#6b737c",
+    "xtick.color": "#3a4149",
+    "ytick.color": "#3a4149",
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+PNG_DPI = 130
+
+
+def style(method: str) -> dict:
+    """Return colour, marker and line style of `method` as keywords of Axes.plot."""
+    color, marker, line = STYLES.get(method, OTHER_STYLE)
+    return {"color": color, "marker": marker, "linestyle": line}
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _legend(figure: Figure, study: Study, methods: list[str], extra: list[Line2D] = ()) -> None:
+    handles = [
+        Line2D([], [], label=study.method_label(method), **style(method))
+        for method in methods
+    ] + list(extra)  # fmt: skip
+    widest = max(1, int(figure.get_figwidth() // 1.5))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), widest))
+
+
+def _empty(text: str) -> Figure:
+    figure = _figure(6, 1.2)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    return figure
+
+
+def _grid_shape(count: int) -> tuple[int, int]:
+    columns = count if count <= 3 else 4 if count <= 8 else 5
+    return math.ceil(count / columns), columns
+
+
+def _draw(axes: Axes, lines: dict[str, Curve]) -> None:
+    for method, line in lines.items():
+        look = style(method)
+        every = max(1, len(line.x) // 6)
+        axes.plot(line.x, line.mean, markevery=(every // 2, every), **look)
+        if np.isfinite(line.low).any():
+            axes.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.18, lw=0)
+
+
+def _frames_axis(axes: Axes, limit: float) -> None:
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: "0" if value == 0 else frames_text(value))
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xlim(0, limit)
+
+
+def _hours_axis(axes: Axes, limit: float) -> str:
+    """Show minutes where hours would be small fractions; return the unit's name."""
+    unit, factor = ("minutes", 60) if limit < 2 else ("hours", 1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.3g}"))
+    ticks = MaxNLocator(4).tick_values(0, limit * factor) / factor
+    axes.set_xticks([tick for tick in ticks if tick <= limit])
+    axes.set_xlim(0, limit)
+    return unit
+
+
+def learning_curves(study: Study, training: dict, axis: str) -> Figure:
+    """Return one panel per game: training return in points by frames or hours."""
+    if not training:
+        return _empty("No run has a log of its training episodes.")
+    rows, columns = _grid_shape(len(study.games))
+    width = {1: 6.4, 2: 9.0, 3: 11.0}.get(columns, 2.75 * columns)
+    figure = _figure(width, (3.2 if columns < 4 else 2.25) * rows + 0.6)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    labels = load_games().set_index("game")["label"]
+    table = references(study.references, study.games).set_index("game")
+    shown: dict[str, None] = {}
+    for axes, game in zip(panels, study.games, strict=False):
+        lines = curves(study, training, [game], axis, normalised=False)
+        _draw(axes, lines)
+        shown |= dict.fromkeys(lines)
+        random, human = table.loc[game, ["random", "human"]]
+        axes.axhline(random, color="#3a4149", linestyle=":", linewidth=1)
+        axes.set_title(labels[game], pad=14)
+        axes.text(0, 1.02, f"random {random:g}, human {human:g}", transform=axes.transAxes,
+                  fontsize=7, color="#4a525c")  # fmt: skip
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if axis == "frames":
+            _frames_axis(axes, study.milestones_frames[-1])
+            axes.set_xlabel("frames")
+        else:
+            axes.set_xlabel(_hours_axis(axes, _end(lines)))
+    for axes in panels[len(study.games) :]:
+        axes.set_axis_off()
+    figure.supylabel("return, points")
+    dotted = Line2D([], [], color="#3a4149", linestyle=":", linewidth=1, label="random player")
+    _legend(figure, study, [m for m in study.methods if m in shown], [dotted])
+    return figure
+
+
+def _end(lines: dict[str, Curve]) -> float:
+    return max((float(line.x[-1]) for line in lines.values()), default=1.0) * 1.03
+
+
+def learning_curves_normalised(study: Study, training: dict) -> Figure:
+    """Return two panels: percent of human, mean over games, by frames and by hours."""
+    by_axis = {a: curves(study, training, study.games, a, True) for a in ("frames", "hours")}
+    if not by_axis["frames"]:
+        return _empty("No seed has logs of its training episodes in every game.")
+    figure = _figure(9.6, 3.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, (axis, lines) in zip((left, right), by_axis.items(), strict=True):
+        _draw(axes, lines)
+        axes.axhline(0, color="#3a4149", linestyle=":", linewidth=1)
+        if axis == "frames":
+            _frames_axis(axes, study.milestones_frames[-1])
+            axes.set_xlabel("frames per game")
+            axes.set_title("By frames")
+        else:
+            axes.set_xlabel(f"{_hours_axis(axes, _end(lines))} of training per game")
+            axes.set_title("By wall-clock time")
+    count = len(study.games)
+    left.set_ylabel(f"percent of human, {'1 game' if count == 1 else f'mean of {count} games'}")
+    dotted = Line2D([], [], color="#3a4149", linestyle=":", linewidth=1, label="random player")
+    _legend(figure, study, [m for m in study.methods if m in by_axis["frames"]], [dotted])
+    return figure
+
+
+def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
+    """Return four panels: median, IQM, mean and optimality gap of each method and milestone."""
+    rows = [
+        (method, milestone)
+        for method in sorted(study.methods, key=_order)
+        for milestone in study.milestones_frames
+        if ((aggregates["method"] == method) & (aggregates["milestone"] == milestone)).any()
+    ]
+    if not rows:
+        return _empty("No method has a seed with a score in every game.")
+    figure = _figure(11.0, 0.3 * len(rows) + 1.2)
+    metrics = {"median": "Median", "iqm": "IQM", "mean": "Mean", "optimality_gap": "Optimality gap"}
+    panels = figure.subplots(1, len(metrics), sharey=True)
+    table = aggregates.set_index(["metric", "method", "milestone"])
+    for axes, (metric, title) in zip(panels, metrics.items(), strict=True):
+        for position, (method, milestone) in enumerate(rows):
+            point, low, high = (
+                100 * table.loc[(metric, method, milestone), ["point", "low", "high"]]
+            )
+            _interval(axes, position, point, low, high, method)
+        axes.set_title(title)
+        axes.set_xlabel("percent")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(x=0.08)
+    several = len(study.milestones_frames) > 1
+    panels[0].set_yticks(
+        range(len(rows)),
+        [
+            study.method_label(m) + (f", {frames_text(at)}" if several else "")
+            for m, at in rows
+        ],
+    )  # fmt: skip
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure
+
+
+def _interval(
+    axes: Axes, position: float, point: float, low: float, high: float, method: str
+) -> None:
+    look = style(method)
+    if np.isfinite(low):
+        axes.plot([low, high], [position, position], color=look["color"], linewidth=7, alpha=0.35,
+                  solid_capstyle="butt")  # fmt: skip
+    axes.plot(point, position, color=look["color"], marker=look["marker"], markersize=6)
+
+
+def _order(method: str) -> int:
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
+
+
+def performance_profiles(study: Study, aggregates: pd.DataFrame) -> Figure:
+    """Return the share of runs and games above each threshold, one line per method."""
+    rows = aggregates[aggregates["metric"].str.startswith("performance_profile:")]
+    if rows.empty:
+        return _empty("No method has a seed with a score in every game.")
+    figure = _figure(7.0, 3.9)
+    axes = figure.subplots()
+    for method in study.methods:
+        own = rows[rows["method"] == method]
+        if own.empty:
+            continue
+        tau = 100 * own["metric"].str.split(":").str[1].astype(float).to_numpy()
+        look = style(method)
+        axes.plot(tau, own["point"], drawstyle="steps-post", markevery=6, **look)
+        if own["low"].notna().any():
+            axes.fill_between(tau, own["low"], own["high"], step="post", color=look["color"],
+                              alpha=0.18, lw=0)  # fmt: skip
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("score threshold, percent of human")
+    axes.set_ylabel("share of runs and games above it")
+    _legend(figure, study, [m for m in study.methods if (rows["method"] == m).any()])
+    return figure
+
+
+def probability_of_improvement(study: Study, aggregates: pd.DataFrame) -> Figure:
+    """Return one bar per pair of methods, with its interval."""
+    rows = aggregates[aggregates["metric"].str.startswith("probability_of_improvement:")]
+    if rows.empty:
+        return _empty("Fewer than two methods have a seed with a score in every game.")
+    figure = _figure(7.4, 0.28 * len(rows) + 1.0)
+    axes = figure.subplots()
+    names = []
+    for position, row in enumerate(rows.itertuples()):
+        _interval(axes, position, row.point, row.low, row.high, row.method)
+        other = row.metric.split(":")[1]
+        names.append(f"{study.method_label(row.method)} over {study.method_label(other)}")
+    axes.axvline(0.5, color="#3a4149", linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("probability of improvement")
+    return figure
+
+
+def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
+    """Return horizontal bars per game: each method against human and the published rows."""
+    last = study.milestones_frames[-1]
+    scores = run_scores(study, episodes)
+    scores = scores[scores["milestone"] == last]
+    methods = [m for m in sorted(study.methods, key=_order) if (scores["method"] == m).any()]
+    if not methods:
+        return _empty("No run has been evaluated at the last milestone.")
+    published = {
+        method: normalised(load_scores(), "human_starts", system, "mnih2016", flagged="exclude")
+        for method, system in PUBLISHED.items()
+    }
+    labels = load_games().set_index("game")["label"]
+    columns = 1 if len(study.games) <= 10 else 3
+    rows = math.ceil(len(study.games) / columns)
+    group = len(methods) + 0.9
+    bar_inches = 0.2 if columns == 1 else 0.1
+    figure = _figure(7.6 if columns == 1 else 14.0, rows * group * bar_inches + 1.3)
+    panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
+    for number, axes in enumerate(panels):
+        games = study.games[number * rows : (number + 1) * rows]
+        for place, game in enumerate(games):
+            _game_bars(axes, place * group, scores[scores["game"] == game], methods)
+            top, bottom = place * group - 0.6, place * group + len(methods) - 0.4
+            if game in published["a3c_ff"].index:
+                value = published["a3c_ff"][game]
+                axes.plot([value, value], [top, bottom], color="black", linewidth=1.4, zorder=4)
+            for i, method in enumerate(methods):
+                if method in published and game in published[method].index:
+                    axes.plot(published[method][game], place * group + i, marker="d", zorder=5,
+                              markersize=4.5, color="black", markerfacecolor="white")  # fmt: skip
+        middle = (len(methods) - 1) / 2
+        axes.set_yticks([i * group + middle for i in range(len(games))], labels[games])
+        axes.set_ylim(rows * group - 0.9, -0.9)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        _percent_axis(axes, scores, published, study.games, methods)
+        axes.axvline(0, color="#3a4149", linewidth=0.8)
+        axes.axvline(100, color="#3a4149", linestyle="--", linewidth=1)
+        axes.set_xlabel("percent of human (0 random, 100 human)")
+    extra = [
+        Line2D([], [], color="#3a4149", linestyle="--", linewidth=1, label="human"),
+        Line2D([], [], color="black", linewidth=1.4, label='published A3C-FF, "4 days"'),
+    ]
+    if set(methods) & set(published):
+        extra.append(Line2D([], [], color="black", marker="d", linestyle="", markersize=4.5,
+                            markerfacecolor="white", label="published, same method"))  # fmt: skip
+    _legend(figure, study, methods, extra)
+    return figure
+
+
+def _game_bars(axes: Axes, start: float, scores: pd.DataFrame, methods: list[str]) -> None:
+    for i, method in enumerate(methods):
+        values = 100 * scores.loc[scores["method"] == method, "normalised"].to_numpy()
+        if not len(values):
+            continue
+        color = style(method)["color"]
+        axes.barh(start + i, values.mean(), height=0.82, color=color, zorder=2)
+        if len(values) > 1:
+            axes.plot(values, np.full(len(values), start + i), linestyle="", marker="o",
+                      markersize=2.2, color="#1b1f24", zorder=3, alpha=0.8)  # fmt: skip
+
+
+def _percent_axis(
+    axes: Axes, scores: pd.DataFrame, published: dict, games: list[str], methods: list[str]
+) -> None:
+    own = 100 * scores["normalised"].to_numpy()
+    shown = ["a3c_ff", *(m for m in methods if m in published)]
+    others = np.concatenate([published[m].reindex(games).dropna().to_numpy() for m in shown])
+    everything = np.concatenate([own, others, [0.0, 110.0]])
+    low, high = everything.min(), everything.max()
+    if high > 400 or low < -400:
+        axes.set_xscale("symlog", linthresh=100, linscale=1.2)
+        ticks = [-10000, -1000, -100, 0, 100, 1000, 10000]
+        axes.set_xticks([tick for tick in ticks if low * 1.3 - 5 <= tick <= high * 1.5])
+        axes.set_xlim(min(low * 1.3, -12), high * 1.5)
+    else:
+        pad = 0.04 * (high - low)
+        axes.set_xlim(low - pad, high + pad)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Return every figure of the study, by name."""
+    study, episodes, runs = load_study(results), load_episodes(results), load_runs(results)
+    aggregates, training = load_aggregates(results), load_training(results, runs)
+    figures = {
+        "learning_curves": learning_curves(study, training, "frames"),
+        "learning_curves_hours": learning_curves(study, training, "hours"),
+        "learning_curves_normalised": learning_curves_normalised(study, training),
+        "interval_estimates": interval_estimates(study, aggregates),
+        "performance_profiles": performance_profiles(study, aggregates),
+        "probability_of_improvement": probability_of_improvement(study, aggregates),
+        "per_game": per_game(study, episodes),
+    }
+    return {name: figures[name] for name in FIGURES}
+
+
+def write(results: Path) -> str:
+    """Write every figure as SVG and PNG and return one line that says where."""
+    with matplotlib.rc_context(RC):
+        for name, figure in draw(results).items():
+            with atomic_path(results / "figures" / f"{name}.svg") as path:
+                figure.savefig(path, metadata={"Date": None})
+            with atomic_path(results / "figures" / f"{name}.png") as path:
+                figure.savefig(path, dpi=PNG_DPI, metadata={"Software": None})
+    return f"wrote {len(FIGURES)} figures, svg and png: {results / 'figures'}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the figures of the study in --results."""
+    return command("plots", __doc__, write, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
