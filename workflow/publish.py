@@ -1,6 +1,7 @@
 """Copy the small files of a study to results/published.
 
-They are enough to redo the analysis and to replay every episode. Policies, resume states and logs stay behind.
+They are enough to redo the analysis and to replay every episode. Policies, resume states and logs
+stay behind.
 """
 
 from __future__ import annotations

@@ -182,7 +182,8 @@ def _allowed(value: Any, known: Iterable[str]) -> str:
 
 
 def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
-    games = [row["game"] for row in csv.DictReader((root / "config/games.csv").open())]
+    lines = (root / "config/games.csv").read_text().splitlines()
+    games = [row["game"] for row in csv.DictReader(lines)]
     for i, game in enumerate(study["games"]):
         if game not in games:
             yield f'games[{i}] = "{game}": unknown{_allowed(game, games)} (config/games.csv)'

@@ -1,6 +1,16 @@
 # From episodes to the report: pure, seeded functions of the files of the runs. Each rule has the code it
 # runs as an input, so edited analysis code redoes the analysis and nothing else.
 
+FIGURES = [  # as in analysis/figures.py
+    "learning_curves",
+    "learning_curves_hours",
+    "learning_curves_normalised",
+    "interval_estimates",
+    "performance_profiles",
+    "probability_of_improvement",
+    "per_game",
+]
+
 
 rule study_json:
     input:

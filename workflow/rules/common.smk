@@ -21,12 +21,6 @@ RESULTS = f"results/{STUDY['study']}"
 LOGS = f"{RESULTS}/logs"
 RUN = f"{RESULTS}/runs/{{method}}/{{game}}/{{seed}}"
 EVALUATION = f"{RUN}/evaluation/{{milestone}}"
-FIGURES = [
-    "learning_curves",
-    "interval_estimates",
-    "performance_profiles",
-    "per_game",
-]
 REFERENCE = sorted(str(p.relative_to(CODE)) for p in CODE.glob("analysis/reference/*.csv"))
 
 

@@ -1,0 +1,166 @@
+"""The contract, end to end: real trainings, evaluations and analysis, then what a change redoes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.figures import FIGURES
+from tests.workflow.project import ROOT, SMOKE, Project, runs
+
+ANALYSIS = {"collect", "aggregate", "tables", "plots", "report"}
+COLUMNS = {
+    "episodes.csv": "method,game,seed,milestone,frames,protocol,episode,episode_seed,return,"
+    "length_frames,ended",
+    "runs.csv": "method,game,seed,frames,budget_frames,seconds,core_seconds,frames_per_second,"
+    "peak_memory_bytes,device,cpu,gpu,network,precision,protocol,commit,dirty,versions,status,"
+    "reason,version,settings_hash",
+    "missing.csv": "method,game,seed,milestone,reason",
+    "aggregates.csv": "metric,method,milestone,protocol,rule,games,seeds,point,low,high,level,"
+    "reps,rng_seed",
+}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_results_have_the_shape_of_the_contract(finished: Project) -> None:
+    results = finished.root / "results/smoke"
+    for name, columns in COLUMNS.items():
+        header = (results / name).read_text().splitlines()[0]
+        assert set(columns.split(",")) <= set(header.split(",")), name
+    for name in ("table1.csv", "table1.md", "table1.tex", "table1.html", "games.csv", "games.md"):
+        assert (results / "tables" / name).stat().st_size > 0
+    figures = {p.name for p in (results / "figures").iterdir()}
+    assert figures == {f"{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
+    assert "<table" in (results / "report.html").read_text()
+
+
+def test_every_run_is_in_the_results(finished: Project) -> None:
+    results = finished.root / "results/smoke"
+    episodes = rows(results / "episodes.csv")
+    # 2 methods x 2 games x 2 seeds x 2 milestones x 2 episodes
+    assert len(episodes) == 32
+    assert {(e["milestone"], e["protocol"]) for e in episodes} == {
+        ("2000", "noop"),
+        ("4000", "noop"),
+    }
+    found = {(r["method"], r["game"], r["seed"]) for r in rows(results / "runs.csv")}
+    assert found == {
+        (m, g, s) for m in ("a2c", "a3c_ff") for g in ("pong", "breakout") for s in ("0", "1")
+    }
+    assert rows(results / "missing.csv") == []
+
+
+def test_study_json_names_the_settings_of_the_runs(finished: Project) -> None:
+    results = finished.root / "results/smoke"
+    study = json.loads((results / "study.json").read_text())
+    assert set(study["method_files"]) == {"a2c", "a3c_ff"}
+    run = json.loads((results / "runs/a2c/pong/1/run.json").read_text())
+    assert run["settings"]["lanes"] == study["overrides"]["a2c"]["lanes"] == 4
+    assert (run["seed"], run["budget_frames"], run["status"]) == (1, 4000, "finished")
+
+
+def test_finished_study_has_nothing_to_do(finished: Project) -> None:
+    result = finished.snakemake("-n", *SMOKE)
+    assert "Nothing to be done" in result.stdout
+
+
+def test_one_more_seed_plans_exactly_its_own_runs(finished: Project) -> None:
+    jobs, printed = finished.plan(*SMOKE, "--config", "seeds=[0,1,2]")
+    expected = {(m, g, "2") for m in ("a2c", "a3c_ff") for g in ("pong", "breakout")}
+    assert runs(printed) == runs(printed, "evaluate_run") == expected
+    assert (jobs["train_run"], jobs["evaluate_run"]) == (4, 8)
+    assert set(jobs) == {"train_run", "evaluate_run", "study_json", "all"} | ANALYSIS
+
+
+def test_one_more_game_plans_exactly_its_own_runs(finished: Project) -> None:
+    _, printed = finished.plan(*SMOKE, "--config", "games=[pong,breakout,qbert]")
+    expected = {(m, "qbert", s) for m in ("a2c", "a3c_ff") for s in ("0", "1")}
+    assert runs(printed) == runs(printed, "evaluate_run") == expected
+
+
+def test_edited_method_redoes_only_its_runs(editable: Project) -> None:
+    editable.edit("config/methods/a2c.yaml", "# edited\n")
+    _, printed = editable.plan(*SMOKE)
+    expected = {("a2c", g, s) for g in ("pong", "breakout") for s in ("0", "1")}
+    assert runs(printed) == expected
+
+
+def test_override_of_one_method_redoes_only_its_runs(finished: Project) -> None:
+    _, printed = finished.plan(*SMOKE, "--config", "overrides={a3c_ff: {workers: 3}}")
+    expected = {("a3c_ff", g, s) for g in ("pong", "breakout") for s in ("0", "1")}
+    assert runs(printed) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "redone"),
+    [
+        ("analysis/collect.py", ANALYSIS),
+        ("analysis/aggregate.py", ANALYSIS - {"collect"}),
+        ("analysis/plots.py", {"plots", "report"}),
+        ("analysis/report.py", {"report"}),
+    ],
+)
+def test_edited_analysis_redoes_only_analysis(
+    editable: Project, file: str, redone: set[str]
+) -> None:
+    editable.edit(file, "\n# edited\n")
+    jobs, _ = editable.plan(*SMOKE)
+    assert set(jobs) == redone | {"all"}
+
+
+@pytest.mark.parametrize(
+    ("config", "redone"),
+    [
+        ("device=auto", {"study_json"} | ANALYSIS),
+        ("checkpoint_seconds=77", {"study_json"} | ANALYSIS),
+        ("statistics={reps: 300}", {"study_json"} | ANALYSIS),
+        ("evaluation={episodes: 3}", {"study_json", "evaluate_run"} | ANALYSIS),
+        (
+            "milestones_frames=[2000,4000,6000]",
+            {"train_run", "evaluate_run", "study_json"} | ANALYSIS,
+        ),
+    ],
+)
+def test_changed_study_redoes_what_depends_on_it(
+    finished: Project, config: str, redone: set[str]
+) -> None:
+    jobs, _ = finished.plan(*SMOKE, "--config", config)
+    assert set(jobs) == redone | {"all"}
+
+
+def test_published_study_is_small_and_replays(finished: Project) -> None:
+    """Policies stay behind; every episode of what is published replays."""
+    commands = [
+        ["workflow.publish", "--study", "smoke"],
+        ["agents.audit", "results/published/smoke"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=finished.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    source, target = finished.root / "results/smoke", finished.root / "results/published/smoke"
+    files = {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()}
+    for name in (*COLUMNS, "study.json", "report.html", "tables/table1.md"):
+        assert (target / name).read_bytes() == (source / name).read_bytes()
+    assert "runs/a2c/pong/0/evaluation/4000/traces.npz" in files
+    assert not [f for f in files if re.search(r"policies|resume|logs|progress", f)]
+
+
+def test_figures_named_in_the_rule_are_those_of_the_code() -> None:
+    text = (ROOT / "workflow/rules/analyse.smk").read_text()
+    named = re.findall(r'"(\w+)"', text.partition("FIGURES = [")[2].partition("]")[0])
+    assert named == list(FIGURES)

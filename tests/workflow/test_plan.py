@@ -1,0 +1,121 @@
+"""What Snakemake plans before anything ran: real dry runs of the real Snakefile."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+
+import pytest
+
+from tests.workflow.project import SMOKE, Project, runs
+
+
+def trainings(printed: str) -> list[list[str]]:
+    """Return the commands of the trainings that `snakemake -n -p` printed, split into words."""
+    lines = re.findall(r"python -m agents\.train .*", printed)
+    return [shlex.split(line.partition(" > ")[0]) for line in lines]
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_smoke_is_planned_whole(fresh: Project) -> None:
+    jobs, printed = fresh.plan(*SMOKE)
+    assert jobs == {
+        "train_run": 8,
+        "evaluate_run": 16,
+        **dict.fromkeys(
+            ["published", "study_json", "collect", "aggregate", "tables", "plots", "report", "all"],
+            1,
+        ),
+    }
+    for command in trainings(printed):
+        at = command.index("--milestones-frames")
+        assert command[at + 1 : at + 3] == ["2000", "4000"]
+        method = option(command, "--method").removeprefix("config/methods/")
+        game, seed = option(command, "--game"), option(command, "--seed")
+        assert option(command, "--out") == f"results/smoke/runs/{method[:-5]}/{game}/{seed}"
+    settings = {option(c, "--method"): json.loads(option(c, "--set")) for c in trainings(printed)}
+    assert settings["config/methods/a2c.yaml"] == {"network": "mnih2013", "lanes": 4}
+
+
+def test_config_on_the_command_line(fresh: Project) -> None:
+    """Lists replace the default study's; the values arrive as numbers."""
+    jobs, printed = fresh.plan("--config", 'games=["pong"]', 'methods=["a2c"]', "seeds=[3,10]")
+    assert (jobs["train_run"], jobs["evaluate_run"]) == (2, 2)
+    assert runs(printed) == {("a2c", "pong", "3"), ("a2c", "pong", "10")}
+    assert "results/demo/report.html" in printed
+
+
+def test_config_is_added_to_a_study(fresh: Project) -> None:
+    jobs, printed = fresh.plan(
+        *SMOKE, "--config", "seeds=[5]", "methods=[a2c]", "budget_frames=8000"
+    )
+    assert jobs["train_run"] == 2
+    assert "--milestones-frames 2000 4000 8000 " in printed
+
+
+def test_default_study_does_not_leak_into_another(fresh: Project) -> None:
+    """Snakemake merges mappings, but atari57 has no overrides and must get none."""
+    assert "network" in (fresh.root / "config/config.yaml").read_text()
+    _, printed = fresh.plan(
+        "--configfile", "config/studies/atari57.yaml", "--config", "games=[pong]", "seeds=[0]"
+    )
+    commands = trainings(printed)
+    assert len(commands) == 5
+    assert all(json.loads(option(command, "--set")) == {} for command in commands)
+
+
+def test_published_table_needs_no_training(fresh: Project) -> None:
+    jobs, _ = fresh.plan("published")
+    assert jobs == {"published": 1}
+
+
+@pytest.mark.parametrize(
+    ("target", "rules"),
+    [
+        ("train", {"train_run", "train"}),
+        ("evaluate", {"train_run", "evaluate_run", "evaluate"}),
+        (
+            "tables",
+            {"train_run", "evaluate_run", "study_json", "collect", "aggregate", "tables"}
+            | {"published"},
+        ),
+    ],
+)
+def test_named_targets(fresh: Project, target: str, rules: set[str]) -> None:
+    jobs, _ = fresh.plan(target, *SMOKE)
+    assert set(jobs) == rules
+
+
+def test_atari57_plans_in_seconds(fresh: Project) -> None:
+    """57 games x 5 methods x 8 seeds = 2,280 trainings; about 10 s on a busy core."""
+    started = time.monotonic()
+    result = fresh.snakemake(
+        "-n", "--quiet", "rules", "--configfile", "config/studies/atari57.yaml",
+        "--config", "seeds=[0,1,2,3,4,5,6,7]",
+    )  # fmt: skip
+    assert time.monotonic() - started < 60
+    assert result.returncode == 0, result.stdout
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout, re.MULTILINE))
+    assert (jobs["train_run"], jobs["evaluate_run"]) == ("2280", "4560")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("games=[ponk]", 'games[0] = "ponk": unknown (did you mean pong?); allowed: alien,'),
+        ("gmaes=[pong]", "gmaes: unknown key (did you mean games?); allowed: study, label, games"),
+        ("seeds=[-1]", "seeds[0] = -1: must be at least 0"),
+        ("budget_frames=10", "beyond the budget; allowed: up to 10"),
+    ],
+)
+def test_wrong_configuration_plans_nothing(fresh: Project, config: str, message: str) -> None:
+    result = fresh.snakemake("-n", "--config", config)
+    assert result.returncode != 0
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout
+    assert "Job stats" not in result.stdout

@@ -1,0 +1,173 @@
+"""A wrong configuration is refused with the key, the value and the allowed ones."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ale_py.roms
+import pytest
+import yaml
+
+from agents.atari import PROTOCOLS
+from analysis.normalise import RULES
+from workflow.study import SCHEMA, StudyError, load, record, settings, sources
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
+GOOD: dict[str, Any] = {
+    "study": "test",
+    "label": "a test",
+    "games": ["pong"],
+    "methods": ["a2c"],
+    "seeds": [0],
+    "milestones_frames": [1000, 3000],
+}
+
+
+def changed(**keys: Any) -> dict[str, Any]:
+    """Return GOOD with some keys changed."""
+    return {**copy.deepcopy(GOOD), **keys}
+
+
+@pytest.mark.parametrize(
+    ("keys", "messages"),
+    [
+        ({"gmaes": ["pong"]}, ["gmaes: unknown key (did you mean games?); allowed: study, label"]),
+        ({"evaluation": {"episode": 3}}, ["evaluation.episode: unknown key", "action_selection"]),
+        ({"games": ["ponk"]}, ['games[0] = "ponk": unknown (did you mean pong?)', "zaxxon"]),
+        ({"games": "pong"}, ['games = "pong": not a list', "--config games='[pong]'"]),
+        ({"games": []}, ["games = []: the list is empty"]),
+        ({"games": ["pong", "pong"]}, ['games = ["pong", "pong"]: named twice: "pong"']),
+        ({"methods": ["a2d"]}, ['methods[0] = "a2d": unknown (did you mean a2c?)', "reinforce"]),
+        ({"protocol": "sticki"}, ['protocol = "sticki": unknown', "allowed: noop, sticky"]),
+        ({"device": "tpu"}, ['device = "tpu": unknown', "allowed: auto, cpu, cuda"]),
+        ({"incomplete": "drop"}, ['incomplete = "drop": unknown', "allowed: refuse, list"]),
+        ({"seeds": [0, -1]}, ["seeds[1] = -1: must be at least 0"]),
+        ({"seeds": [1, 1]}, ["seeds = [1, 1]: named twice: 1"]),
+        ({"seeds": [0.5]}, ["seeds[0] = 0.5: must be of type integer"]),
+        ({"seeds": [True]}, ["seeds[0] = true: must be of type integer"]),
+        ({"milestones_frames": [3000, 1000]}, ["[3000, 1000]: must be ascending: [1000, 3000]"]),
+        ({"milestones_frames": [0]}, ["milestones_frames[0] = 0: must be at least 1"]),
+        (
+            {"budget_frames": 2000},
+            ["milestones_frames[1] = 3000: beyond the budget; allowed: up to 2000"],
+        ),
+        ({"normalisation": {"rule": "best"}}, ['normalisation.rule = "best"', "mnih2016"]),
+        ({"statistics": {"level": 95}}, ["statistics.level = 95: must be below 1"]),
+        ({"checkpoint_seconds": 0}, ["checkpoint_seconds = 0: must be above 0"]),
+        ({"study": "published"}, ['study = "published": reserved']),
+        ({"study": "../demo"}, ['study = "../demo": lower-case letters']),
+        ({"overrides": {"all": {"netwrk": "nature"}}}, ["overrides.all.netwrk: unknown key"]),
+        ({"overrides": {"a2c": {"lane": 2}}}, ["overrides.a2c.lane", "(did you mean lanes?)"]),
+        ({"overrides": {"a2c": {"version": 2}}}, ["overrides.a2c.version: unknown key"]),
+        ({"overrides": {"a2d": {"lanes": 2}}}, ["overrides.a2d: unknown (did you mean a2c?)"]),
+        ({"overrides": {"a2c": 3}}, ["overrides.a2c = 3: must be of type object"]),
+    ],
+)
+def test_wrong_configuration_is_named(keys: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(StudyError) as error:
+        load(changed(**keys), ROOT)
+    for message in messages:
+        assert message in str(error.value)
+
+
+def test_every_mistake_is_said_at_once() -> None:
+    with pytest.raises(StudyError) as error:
+        load(changed(games=["ponk"], methods=["a2d"], overrides={"a3c": {}}), ROOT)
+    assert len(str(error.value).splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_missing_key_is_named(key: str) -> None:
+    raw = {k: v for k, v in GOOD.items() if k != key}
+    with pytest.raises(StudyError, match=f"{key}: missing"):
+        load(raw, ROOT)
+
+
+def test_defaults_are_filled_in() -> None:
+    study = load(changed(evaluation={"episodes": 3}), ROOT)
+    assert study["evaluation"] == {"episodes": 3, "action_selection": "sample", "seed": 1000}
+    assert study["statistics"] == {"reps": 50_000, "level": 0.95, "rng_seed": 0}
+    assert (study["protocol"], study["incomplete"], study["overrides"]) == ("noop", "refuse", {})
+
+
+def test_command_line_text_becomes_numbers() -> None:
+    """Snakemake reads `--config seeds='[0,1]'` as a list of texts."""
+    study = load(
+        changed(
+            seeds=["0", "12"],
+            milestones_frames=["4000"],
+            overrides={"a2c": {"lanes": "8", "gamma": "0.9", "network": "nature"}},
+            statistics={"level": "0.9"},
+        ),
+        ROOT,
+    )
+    assert study["seeds"] == [0, 12]
+    assert study["milestones_frames"] == [4000]
+    assert study["overrides"]["a2c"] == {"lanes": 8, "gamma": 0.9, "network": "nature"}
+    assert study["statistics"]["level"] == 0.9
+
+
+def test_budget_is_the_last_milestone() -> None:
+    assert load(changed(budget_frames=9000), ROOT)["milestones_frames"] == [1000, 3000, 9000]
+    assert load(changed(budget_frames=3000), ROOT)["milestones_frames"] == [1000, 3000]
+
+
+def test_override_of_one_method_wins_over_all() -> None:
+    overrides = {"all": {"gamma": 0.9, "network": "mnih2013"}, "a2c": {"gamma": 0.8}}
+    study = load(changed(overrides=overrides), ROOT)
+    assert settings(study, "a2c") == {"gamma": 0.8, "network": "mnih2013"}
+    assert settings(study, "reinforce") == {"gamma": 0.9, "network": "mnih2013"}
+
+
+def test_record_holds_the_method_files() -> None:
+    study = load(GOOD, ROOT)
+    files = record(study, ROOT)["method_files"]
+    assert list(files) == ["a2c"]
+    assert files["a2c"]["text"] == (ROOT / "config/methods/a2c.yaml").read_text()
+    assert files["a2c"]["settings"]["method"] == "a2c"
+    assert files["a2c"]["label"] == "A2C"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_committed_studies_are_valid(path: Path) -> None:
+    study = load(yaml.safe_load(path.read_text()), ROOT)
+    assert study["study"] == ("demo" if path.stem == "config" else path.stem)
+
+
+def test_allowed_values_are_those_of_the_code() -> None:
+    properties = yaml.safe_load(SCHEMA.read_text())["properties"]
+    assert set(properties["protocol"]["enum"]) == set(PROTOCOLS)
+    rules = properties["normalisation"]["properties"]["rule"]["enum"]
+    assert set(rules) == set(RULES)
+
+
+def test_games_are_the_57_of_ale() -> None:
+    rows = list(csv.DictReader((ROOT / "config/games.csv").read_text().splitlines()))
+    games = [row["game"] for row in rows]
+    assert len(games) == 57
+    assert games == sorted(set(games))
+    assert set(games) <= set(ale_py.roms.get_all_rom_ids())
+    for row in rows:
+        low, high = row["score_min"], row["score_max"]
+        assert row["bounds_source"]
+        assert not low or not high or float(low) < float(high)
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "analysis").glob("[a-z]*.py")))
+def test_sources_are_what_python_imports(module: str) -> None:
+    code = (
+        f"import sys, analysis.{module}; print(*(n for n in sys.modules if n.count('.') == 1"
+        " and n.startswith('analysis.')))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert sources(f"analysis.{module}", ROOT) == sorted(
+        name.replace(".", "/") + ".py" for name in printed.split()
+    )
