@@ -20,7 +20,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
-NOT_OVERRIDABLE = ("method", "label", "version")  # they name the method and its code
+# They say which method it is and where its code lies; agents/config.py refuses them too.
+NOT_OVERRIDABLE = ("method", "label", "version", "topology")
 
 
 class StudyError(ValueError):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from agents.atari import PROTOCOLS
+from agents.config import load_method
 from analysis.normalise import RULES
 from workflow.study import SCHEMA, StudyError, load, record, settings, sources
 
@@ -123,6 +124,19 @@ def test_override_of_one_method_wins_over_all() -> None:
     study = load(changed(overrides=overrides), ROOT)
     assert settings(study, "a2c") == {"gamma": 0.8, "network": "mnih2013"}
     assert settings(study, "reinforce") == {"gamma": 0.9, "network": "mnih2013"}
+
+
+def test_what_may_be_overridden_is_what_the_trainer_accepts() -> None:
+    file = ROOT / "config/methods/a2c.yaml"
+    for key, value in yaml.safe_load(file.read_text()).items():
+        raw = changed(overrides={"a2c": {key: value}})
+        try:
+            load_method(file, {key: value})
+        except ValueError:
+            with pytest.raises(StudyError, match=f"overrides.a2c.{key}: unknown key"):
+                load(raw, ROOT)
+        else:
+            load(raw, ROOT)
 
 
 def test_record_holds_the_method_files() -> None:
