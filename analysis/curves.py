@@ -14,6 +14,7 @@ AXES = {"frames": "frames", "hours": "seconds"}
 MIN_BINS, MAX_BINS = 5, 40
 EPISODES_PER_BIN = 4
 BAND_REPS = 1000
+BAND_VALUES = 2_000_000  # numbers held at a time while the band is drawn
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,19 @@ def curve(values: np.ndarray, x: np.ndarray, level: float, rng_seed: int) -> Cur
         return Curve(x, mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
     rng = np.random.default_rng(rng_seed)
     columns = np.arange(games)
-    draws = np.stack(
+    chunk = max(1, BAND_VALUES // max(1, values.size))
+    draws = np.concatenate(
         [
-            values[rng.integers(seeds, size=(seeds, games)), columns].mean(axis=(0, 1))
-            for _ in range(BAND_REPS)
+            values[rng.integers(seeds, size=(reps, seeds, games)), columns].mean(axis=(1, 2))
+            for reps in _chunks(BAND_REPS, chunk)
         ]
     )
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Curve(x, mean, low, high)
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def curves(
@@ -110,7 +116,7 @@ def curves(
     A curve ends where the first of its runs ends.
     """
     bins = bin_count(training)
-    table = references(study.references, games).set_index("game")
+    table = references(study.references, games).set_index("game") if normalised else None
     out = {}
     for method in study.methods:
         seeds = [s for s in study.seeds if all((method, g, s) in training for g in games)]

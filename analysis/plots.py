@@ -97,7 +97,9 @@ def _legend(figure: Figure, study: Study, methods: list[str], extra: list[Line2D
         for method in methods
     ] + list(extra)  # fmt: skip
     widest = max(1, int(figure.get_figwidth() // 1.5))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), widest))
+    # Below a tall figure nobody would find it.
+    place = "outside lower center" if figure.get_figheight() < 9 else "outside upper center"
+    figure.legend(handles=handles, loc=place, ncols=min(len(handles), widest))
 
 
 def _empty(text: str) -> Figure:
@@ -304,8 +306,9 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     methods = [m for m in sorted(study.methods, key=_order) if (scores["method"] == m).any()]
     if not methods:
         return _empty("No run has been evaluated at the last milestone.")
+    printed = load_scores()
     published = {
-        method: normalised(load_scores(), "human_starts", system, "mnih2016", flagged="exclude")
+        method: normalised(printed, "human_starts", system, "mnih2016", flagged="exclude")
         for method, system in PUBLISHED.items()
     }
     labels = load_games().set_index("game")["label"]
@@ -335,7 +338,8 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
         _percent_axis(axes, scores, published, study.games, methods)
         axes.axvline(0, color="#3a4149", linewidth=0.8)
         axes.axvline(100, color="#3a4149", linestyle="--", linewidth=1)
-        axes.set_xlabel("percent of human (0 random, 100 human)")
+        scale = ", linear to 100, then logarithmic" if axes.get_xscale() == "symlog" else ""
+        axes.set_xlabel(f"percent of human{scale}")
     extra = [
         Line2D([], [], color="#3a4149", linestyle="--", linewidth=1, label="human"),
         Line2D([], [], color="black", linewidth=1.4, label='published A3C-FF, "4 days"'),
@@ -369,7 +373,7 @@ def _percent_axis(
     low, high = everything.min(), everything.max()
     if high > 400 or low < -400:
         axes.set_xscale("symlog", linthresh=100, linscale=1.2)
-        ticks = [-10000, -1000, -100, 0, 100, 1000, 10000]
+        ticks = [-10000, -1000, -100, -50, 0, 50, 100, 1000, 10000]
         axes.set_xticks([tick for tick in ticks if low * 1.3 - 5 <= tick <= high * 1.5])
         axes.set_xlim(min(low * 1.3, -12), high * 1.5)
     else:
