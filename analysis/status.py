@@ -1,0 +1,180 @@
+"""Show how far a study's training is, one line per run.
+
+`python -m analysis.status results/STUDY [--follow [SECONDS]]` reads study.json and every run's
+progress.json, also while it is being rewritten. A run that says it is running and has not been
+heard of for a minute is shown as `stale`.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from analysis.render import DASH, frames_text
+from analysis.scores import ResultsError, Study, load_study
+
+STALE_SECONDS = 60
+STATUSES = ("running", "stale", "stopped", "diverged", "finished", "waiting")
+COLUMNS = ("method", "game", "seed", "status", "frames", "share", "frames/s", "left", "return")
+
+
+def read_run(folder: Path, now: float) -> dict[str, Any]:
+    """Return status, frames, budget_frames, frames_per_second, seconds_left and recent_return.
+
+    Args:
+        folder: the run's folder; it may not exist yet.
+        now: unix time in seconds, to tell whether a running run is stale.
+
+    A file that is missing or caught half-written counts as not there.
+    """
+    progress = _read(folder / "progress.json")
+    record = _read(folder / "run.json")
+    if record.get("status") in ("finished", "diverged"):
+        progress = progress | {
+            "status": record["status"],
+            "frames": record.get("frames", 0),
+            "budget_frames": record.get("budget_frames", 0),
+            "frames_per_second": record.get("frames_per_second"),
+            "seconds_left": None,
+        }
+    elif not progress:
+        return {"status": "waiting"}
+    elif progress.get("status") == "running":
+        updated = progress.get("updated_at") or 0
+        if now - updated > STALE_SECONDS:
+            progress = progress | {"status": "stale", "seconds_left": None}
+    return progress
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def duration_text(seconds: float | None) -> str:
+    """Return a time left as people say it: 42 s, 12 min, 3 h 05, 2 d 4 h."""
+    if seconds is None:
+        return DASH
+    minutes, hours = seconds / 60, seconds / 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    if hours < 48:
+        whole = round(minutes)
+        return f"{whole // 60} h {whole % 60:02d}"
+    whole = round(hours)
+    return f"{whole // 24} d {whole % 24} h"
+
+
+def lines(study: Study, results: Path, now: float, everything: bool = False) -> list[str]:
+    """Return the table of runs and a line of totals.
+
+    Runs that wait or are finished are counted and not listed when there are more than 40 of them,
+    unless `everything`.
+    """
+    jobs = [(m, g, s) for m in study.methods for g in study.games for s in study.seeds]
+    states = {job: read_run(results / "runs" / "/".join(map(str, job)), now) for job in jobs}
+    counts = {status: 0 for status in STATUSES}
+    for state in states.values():
+        counts[state.get("status", "waiting")] = counts.get(state.get("status", "waiting"), 0) + 1
+    short = len(jobs) > 40 and not everything
+    shown = [
+        (job, state)
+        for job, state in states.items()
+        if not (short and state.get("status") in ("waiting", "finished"))
+    ]
+    table = [COLUMNS, *(_cells(job, state) for job, state in shown)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
+    left = {0, 1, 3}
+    out = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    done = counts["finished"] + counts["diverged"]
+    frames = sum(int(state.get("frames") or 0) for state in states.values())
+    budget = study.milestones_frames[-1] * len(jobs)
+    speed = sum(
+        float(state.get("frames_per_second") or 0)
+        for state in states.values()
+        if state.get("status") == "running"
+    )
+    parts = [f"{count} {status}" for status, count in counts.items() if count]
+    out += [
+        "",
+        f"{study.name}: {done} of {len(jobs)} runs done ({', '.join(parts)}); "
+        f"{frames_text(frames)} of {frames_text(budget)} frames, {_share(frames, budget)}; "
+        f"{speed:,.0f} frames/s now",
+    ]
+    if short and len(shown) < len(jobs):
+        out[-1] += f"; {len(jobs) - len(shown)} waiting or finished runs not listed (--all)"
+    return out
+
+
+def _share(frames: float, budget: float) -> str:
+    # Rounded down: 100 % is said of nothing that is still running.
+    return f"{int(1000 * frames / budget) / 10:.1f} %" if budget else DASH
+
+
+def _cells(job: tuple[str, str, int], state: dict[str, Any]) -> tuple[str, ...]:
+    if state.get("status") == "waiting":
+        return (*map(str, job), "waiting", *[DASH] * 5)
+    frames, budget = int(state.get("frames") or 0), int(state.get("budget_frames") or 0)
+    speed, recent = state.get("frames_per_second"), state.get("recent_return")
+    return (
+        *map(str, job),
+        str(state.get("status", "unknown")),
+        frames_text(frames),
+        _share(min(frames, budget), budget),
+        DASH if speed is None else f"{speed:,.0f}",
+        duration_text(state.get("seconds_left")),
+        DASH if recent is None else f"{recent:,.1f}",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the status once, or again every --follow seconds until all runs are done."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.status", description=__doc__)
+    parser.add_argument("results", type=Path, help="folder of one study, results/STUDY")
+    parser.add_argument(
+        "--follow", type=float, nargs="?", const=5.0, metavar="SECONDS", help="repeat (every 5 s)"
+    )
+    parser.add_argument("--all", action="store_true", help="list every run of a large study")
+    options = parser.parse_args(arguments)
+    try:
+        study = load_study(options.results)
+        while True:
+            text = "\n".join(lines(study, options.results, time.time(), options.all))
+            if options.follow and sys.stdout.isatty():
+                text = "\x1b[H\x1b[2J" + text  # home, clear
+            print(text, flush=True)
+            if not options.follow or _all_done(study, options.results):
+                return 0
+            time.sleep(options.follow)
+    except ResultsError as error:
+        print(f"analysis.status: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _all_done(study: Study, results: Path) -> bool:
+    return all(
+        _read(results / "runs" / m / g / str(s) / "run.json").get("status")
+        in ("finished", "diverged")
+        for m in study.methods
+        for g in study.games
+        for s in study.seeds
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
