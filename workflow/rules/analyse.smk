@@ -20,6 +20,7 @@ rule study_json:
         study=f"{RESULTS}/study.json",
     log:
         f"{LOGS}/study_json.log",
+    priority: 100  # first: the status command reads it while runs are training
     localrule: True
     conda:
         "../../environment.yml"
