@@ -181,7 +181,7 @@ def _text(text: str) -> str:
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
-  color: #1b1f24; background: #fff; margin: 0 auto; padding: 1.5rem 2rem 4rem; max-width: 1280px; }
+  color: #1b1f24; background: #fff; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 1360px; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: .6rem;
   border-top: 1px solid #d8dde3; }
@@ -198,6 +198,9 @@ th, td { padding: .28rem .6rem; border-bottom: 1px solid #e6e9ed; text-align: le
 thead th { border-bottom: 2px solid #4a525c; vertical-align: bottom; background: #fff; }
 tbody th { font-weight: 500; white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
+thead th, thead th.number { white-space: normal; max-width: 9rem; }
+#table1 { font-size: .76rem; } #table1 td { white-space: nowrap; }
+#table1 th, #table1 td { padding: .26rem .32rem; }
 tr.section th { background: #f1f4f7; font-weight: 600; }
 ol.notes { font-size: .85rem; color: #4a525c; }
 figure { margin: 1.2rem 0 2rem; } figure img { max-width: 100%; height: auto; }

@@ -309,7 +309,7 @@ def _game_list(study: Study, shown: int = 12) -> str:
 def _budget_note(study: Study) -> str:
     day = PAPER_FRAMES["1 day"]
     shares = "; ".join(
-        f"{frames_text(frames)} frames are {100 * frames / day:.2g} % of it"
+        f"{frames_text(frames)} frames are {_percent(100 * frames / day)} of it"
         for frames in study.milestones_frames
     )
     small = [f for f in study.milestones_frames if f < SMALL_SHARE * day]
@@ -322,6 +322,10 @@ def _budget_note(study: Study) -> str:
     if len(small) == len(study.milestones_frames):
         return f"{text} These are small budgets: the rows show what so little training gives."
     return f"{text} Budgets below half of it ({', '.join(map(frames_text, small))}) are small."
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
 def _interval_note(study: Study, table: pd.DataFrame) -> str:
