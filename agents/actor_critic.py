@@ -1,0 +1,193 @@
+"""Actor-critic by rollouts: act for T steps in B lanes, estimate returns, add up the gradient.
+
+`lockstep` (A2C, one-step actor-critic) and `asynchronous` (A3C) decide what becomes of the
+gradient; nothing here updates weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents import targets
+from agents.atari import FRAMES_PER_STEP
+from agents.config import AsyncSettings, LockstepSettings
+from agents.lanes import TrainingLanes
+from agents.networks import build_network
+from agents.optim import FlatParameters
+from agents.seeding import derive_seed
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def sample_actions(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draw actions [B] from softmax(logits [B, A]) by inverting its distribution function.
+
+    `uniform` [B] in [0, 1) comes from the caller's generator, one number per lane.
+    """
+    cumulative = torch.softmax(logits, dim=1).cumsum(dim=1)
+    # The last sum may round below 1, so the last action takes what is left.
+    return (uniform.unsqueeze(1) >= cumulative[:, :-1]).sum(dim=1)
+
+
+class RolloutWorker:
+    """Lanes, a network and the gradient of a rollout. Serial, lockstep and A3C alike.
+
+    Args:
+        settings: of the method.
+        env: lanes as `atari.AtariLanes`.
+        run_seed: the run's seed.
+        name: names this worker's random stream ("worker", 3).
+        first_lane: number of its first lane among all lanes of the run.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        settings: LockstepSettings | AsyncSettings,
+        env: Any,
+        run_seed: int,
+        name: tuple[str | int, ...] = (),
+        first_lane: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.lanes = TrainingLanes(env, run_seed, first_lane)
+        self.network = build_network(
+            settings.network,
+            env.actions,
+            settings.lstm_cells,
+            settings.initialisation,
+            derive_seed(run_seed, "weights"),
+            env.observation_shape,
+        )
+        self.flat = FlatParameters(self.network, DTYPES[settings.precision], device)
+        # Drawn on the CPU on every device: the same numbers whatever trains.
+        self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions", *name))
+        steps, lanes = settings.rollout_steps, env.lanes
+        self._observations = torch.zeros(
+            (steps, lanes, *env.observation_shape),
+            dtype=torch.uint8,
+            pin_memory=self.device.type == "cuda",
+        )
+        self._actions = torch.zeros((steps, lanes), dtype=torch.int64)
+        self._rewards = torch.zeros((steps, lanes))
+        self._discounts = torch.zeros((steps, lanes))
+        self._keep = torch.ones((steps, lanes))  # 0 where an episode starts with that step
+        self._starts = torch.zeros(lanes, dtype=torch.bool)
+        self._state = self.network.initial_state(lanes)
+        self._rollout_state = self._state
+        self._observation: NDArray[np.uint8] | None = None
+
+    @property
+    def frames_per_rollout(self) -> int:
+        """Emulator frames of one rollout over all lanes."""
+        return self._actions.numel() * FRAMES_PER_STEP
+
+    def _masked_state(self) -> tuple[Tensor, Tensor] | None:
+        if self._state is None:
+            return None
+        keep = (~self._starts).to(self._state[0]).unsqueeze(1)
+        return self._state[0] * keep, self._state[1] * keep
+
+    @torch.inference_mode()
+    def collect(self) -> None:
+        """Play one rollout with the current weights into the buffers."""
+        settings = self.settings
+        if self._observation is None:
+            self._observation = self.lanes.start()
+        self._rollout_state = self._state
+        for t in range(settings.rollout_steps):
+            self._observations[t].copy_(torch.from_numpy(self._observation))
+            self._keep[t] = ~self._starts
+            logits, _, self._state = self.network(
+                self._observations[t].to(self.device, non_blocking=True), self._masked_state()
+            )
+            uniform = torch.rand(logits.shape[0], generator=self.generator)
+            actions = sample_actions(logits, uniform.to(self.device)).cpu()
+            step, self._observation = self.lanes.step(actions.numpy())
+            over = step.terminated | step.truncated
+            reward = torch.from_numpy(step.reward).to(torch.float32)
+            if settings.clip_rewards:
+                reward.clamp_(-1, 1)
+            if step.truncated.any():
+                self._bootstrap_truncated(step.observation, step.truncated, reward)
+            ended = over | step.life_lost if settings.life_loss_is_terminal else over
+            self._actions[t] = actions
+            self._rewards[t] = reward
+            self._discounts[t] = settings.gamma * ~torch.from_numpy(ended)
+            self._starts = torch.from_numpy(over)
+
+    def _bootstrap_truncated(
+        self, observation: NDArray[np.uint8], truncated: NDArray[np.bool_], reward: Tensor
+    ) -> None:
+        """Add gamma V(s') to the rewards of lanes cut by the frame cap: not an end of the game."""
+        _, value, _ = self.network(torch.from_numpy(observation).to(self.device), self._state)
+        lanes = torch.from_numpy(truncated)
+        reward[lanes] += self.settings.gamma * value.cpu()[lanes]
+
+    @torch.inference_mode()
+    def _value_of_next(self) -> Tensor:
+        observation = torch.from_numpy(self._observation).to(self.device, non_blocking=True)
+        return self.network(observation, self._masked_state())[1]
+
+    def backward(self) -> Tensor:
+        """Leave the gradient of the rollout's loss in `flat.gradient`; return the loss (0-d).
+
+            L = policy loss + c_v value loss - beta entropy, summed or averaged over T B steps
+        """
+        settings = self.settings
+        rewards, discounts = self._rewards.to(self.device), self._discounts.to(self.device)
+        v_end = self._value_of_next()
+        self.flat.gradient.zero_()
+        start = self._rollout_state  # made in inference mode: only a clone may enter autograd
+        logits, values = self.network.unroll(
+            self._observations.to(self.device, non_blocking=True),
+            None if start is None else tuple(part.clone() for part in start),
+            self._keep.to(self.device),
+        )
+        if settings.return_estimate == "n_step":
+            estimate = targets.n_step_return(rewards, discounts, v_end)
+        else:
+            v = values.detach().view_as(rewards)
+            v_next = torch.cat([v[1:], v_end.unsqueeze(0)])
+            estimate = targets.one_step_target(rewards, discounts, v_next)
+        estimate = estimate.flatten()
+        log_pi = targets.action_log_probability(logits, self._actions.to(self.device).flatten())
+        loss = (
+            targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
+            + settings.value_loss_weight * targets.value_loss(values, estimate)
+            - settings.entropy_weight * targets.entropy(logits).sum()
+        )
+        if settings.loss_reduction == "mean":
+            loss = loss / values.numel()
+        loss.backward()
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that the next rollout depends on, without tensors.
+
+        A tensor sent through a pipe would keep its sender's memory open.
+        """
+        return {
+            "lanes": self.lanes.state(),
+            "generator": bytes(self.generator.get_state().tolist()),
+            "starts": self._starts.tolist(),
+            "lstm": None if self._state is None else [part.tolist() for part in self._state],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken; the lanes replay their episodes."""
+        self._observation = self.lanes.restore(state["lanes"])
+        self.generator.set_state(torch.tensor(list(state["generator"]), dtype=torch.uint8))
+        self._starts = torch.tensor(state["starts"])
+        if state["lstm"] is not None:
+            self._state = tuple(
+                torch.tensor(part, dtype=own.dtype, device=self.device)
+                for part, own in zip(state["lstm"], self._state, strict=True)
+            )

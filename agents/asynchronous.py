@@ -1,0 +1,251 @@
+"""Topology `async`: A3C, actor-learner processes that share weights without locks."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import connection
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch import Tensor
+
+from agents.actor_critic import RolloutWorker
+from agents.config import AsyncSettings
+from agents.lanes import FinishedEpisode
+from agents.optim import clip_gradient, rmsprop_step
+from agents.schedules import Diverged, learning_rate, require_finite
+
+
+class _Shared:
+    """What all workers read and write: weights, RMSProp statistics, frames per worker."""
+
+    def __init__(self, weights: Tensor, workers: int) -> None:
+        self.weights = weights.clone().share_memory_()
+        self.square_average = torch.zeros_like(weights).share_memory_()
+        self.frames = torch.zeros(workers, dtype=torch.int64).share_memory_()
+        self.limit_frames = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.pause = torch.zeros((), dtype=torch.int64).share_memory_()
+
+
+class Asynchronous:
+    """A3C; see `methods.Training` for the interface.
+
+    Schedule `async`: every worker is a process and updates the shared weights whenever its
+    rollout is done, so two runs of one seed differ. Schedule `round_robin`: the same workers
+    take turns in this process, which is exact. A checkpoint of `async` is taken while every
+    worker stands still between two of its turns.
+    """
+
+    def __init__(
+        self,
+        settings: AsyncSettings,
+        make_lanes: Callable[[int], Any],
+        run_seed: int,
+        budget_frames: int,
+        device: str = "cpu",
+    ) -> None:
+        if device != "cpu":
+            raise ValueError(f"device: {device!r}; topology async runs on: cpu")
+        self.settings = settings
+        self.budget_frames = budget_frames
+        self._make_lanes = make_lanes
+        self._run_seed = run_seed
+        self._workers: list[RolloutWorker] = []
+        self._processes: list[Any] = []
+        self._pipes: list[connection.Connection] = []
+        self._paused: dict[int, dict[str, Any]] = {}
+        self._start_states: list[dict[str, Any]] | None = None
+        self._pending: list[FinishedEpisode] = []
+        self._core_seconds = [0.0] * settings.workers
+        self._peak_memory = [0] * settings.workers
+        self._layout = self._build_worker(0).flat
+        self.shared = _Shared(self._layout.master, settings.workers)
+
+    @property
+    def frames(self) -> int:
+        """Frames trained on, over all workers."""
+        return int(self.shared.frames.sum())
+
+    def _build_worker(self, index: int) -> RolloutWorker:
+        per_worker = self.settings.lanes_per_worker
+        return RolloutWorker(
+            self.settings,
+            self._make_lanes(per_worker),
+            self._run_seed,
+            ("worker", index),
+            first_lane=index * per_worker,
+        )
+
+    def _turn(self, index: int, worker: RolloutWorker) -> None:
+        """One rollout of one worker with the shared weights, and its update of them."""
+        shared, settings = self.shared, self.settings
+        worker.flat.master.copy_(shared.weights)
+        worker.flat.publish()
+        worker.collect()
+        loss = worker.backward()
+        # An explicit copy: gradients of different workers never share memory.
+        gradient = worker.flat.gradient.float()
+        norm = clip_gradient(gradient, settings.gradient_norm_limit)
+        require_finite(loss=loss, gradient_norm=norm)
+        rmsprop_step(
+            shared.weights,
+            gradient,
+            shared.square_average,
+            learning_rate(settings, self.frames, self.budget_frames),
+            settings.rmsprop_decay,
+            settings.rmsprop_epsilon,
+            settings.rmsprop_epsilon_place,
+        )
+        shared.frames[index] += worker.frames_per_rollout
+
+    def advance(self, until_frames: int) -> list[FinishedEpisode]:
+        """One turn of every worker in order (`round_robin`), or about a second (`async`)."""
+        if self.settings.schedule == "round_robin":
+            return self._advance_in_turn()
+        self.shared.limit_frames.fill_(until_frames)
+        if not self._processes:
+            self._start_processes()
+        self._release()
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and self.frames < until_frames:
+            self._receive(timeout_seconds=0.1)
+        finished, self._pending = self._pending, []
+        return finished
+
+    def _advance_in_turn(self) -> list[FinishedEpisode]:
+        finished = []
+        for index, worker in enumerate(self._workers_here()):
+            self._turn(index, worker)
+            finished += worker.lanes.take_finished()
+        return finished
+
+    def _workers_here(self) -> list[RolloutWorker]:
+        if not self._workers:
+            self._workers = [self._build_worker(i) for i in range(self.settings.workers)]
+            for worker, state in zip(self._workers, self._start_states or [], strict=False):
+                worker.restore(state)
+        return self._workers
+
+    # --- schedule async: this process starts the workers, listens, and halts them to save
+
+    def _start_processes(self) -> None:
+        context = torch.multiprocessing.get_context("fork")
+        for index in range(self.settings.workers):
+            here, there = context.Pipe()
+            state = self._start_states[index] if self._start_states else None
+            process = context.Process(
+                target=self._work, args=(index, there, state, os.getpid()), daemon=True
+            )
+            process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
+
+    def _work(
+        self, index: int, pipe: connection.Connection, state: dict[str, Any] | None, parent: int
+    ) -> None:
+        """A worker process: turns until told to pause, then its state, then wait for the word."""
+        torch.set_num_threads(1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)  # the parent hears them and stops its workers
+        worker = self._build_worker(index)
+        if state is not None:
+            worker.restore(state)
+        shared = self.shared
+        while os.getppid() == parent:  # a killed parent leaves no worker behind
+            if shared.pause or self.frames >= shared.limit_frames:
+                usage = resource.getrusage(resource.RUSAGE_SELF)
+                cost = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+                pipe.send(("paused", worker.state(), *cost))
+                while not pipe.poll(0.5):
+                    if os.getppid() != parent:
+                        return
+                if pipe.recv() == "stop":
+                    return
+            try:
+                self._turn(index, worker)
+            except Diverged as error:
+                pipe.send(("diverged", str(error)))
+                return
+            finished = worker.lanes.take_finished()
+            if finished:
+                pipe.send(("finished", finished))
+
+    def _receive(self, timeout_seconds: float) -> None:
+        """Take what the workers say; those that stand still go into `_paused`."""
+        for pipe in connection.wait(self._pipes, timeout_seconds):
+            index = self._pipes.index(pipe)
+            try:
+                kind, *content = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                self._processes[index].join()
+                code = self._processes[index].exitcode
+                raise RuntimeError(f"A3C worker {index} died with exit code {code}") from None
+            if kind == "finished":
+                self._pending += content[0]
+            elif kind == "diverged":
+                raise Diverged(f"worker {index}: {content[0]}")
+            else:
+                state, self._core_seconds[index], self._peak_memory[index] = content
+                self._paused[index] = state
+
+    def _release(self) -> None:
+        for index in list(self._paused):
+            self._pipes[index].send("go")
+        self._paused = {}
+
+    def _halt(self) -> None:
+        """Return when every worker stands still; they stay so until the next `advance`."""
+        self.shared.pause.fill_(1)
+        while len(self._paused) < len(self._processes):
+            self._receive(timeout_seconds=1.0)
+        self.shared.pause.fill_(0)
+
+    # --- saving
+
+    def policy(self) -> dict[str, Tensor]:
+        """Return the shared weights, float32, by name."""
+        self._halt()
+        return self._layout.state_dict(self.shared.weights)
+
+    def state(self) -> dict[str, Any]:
+        """Return weights, statistics and every worker's lanes, LSTM state and random state."""
+        self._halt()
+        if self._processes:
+            workers = [self._paused[index] for index in range(self.settings.workers)]
+        else:
+            workers = [worker.state() for worker in self._workers_here()]
+        return {
+            "frames": self.shared.frames.clone(),
+            "weights": self.shared.weights.clone(),
+            "square_average": self.shared.square_average.clone(),
+            "workers": workers,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken: exact in turn, consistent in `async`."""
+        self.shared.frames.copy_(state["frames"])
+        self.shared.weights.copy_(state["weights"])
+        self.shared.square_average.copy_(state["square_average"])
+        self._start_states = state["workers"]
+
+    def close(self) -> None:
+        """Stop the workers."""
+        for index, process in enumerate(self._processes):
+            process.kill()  # nothing of a worker's is lost: its state is in the last checkpoint
+            process.join()
+            self._pipes[index].close()
+        self._processes, self._pipes, self._paused = [], [], {}
+
+    def core_seconds_of_workers(self) -> float:
+        """CPU seconds of the worker processes up to their last standstill."""
+        return sum(self._core_seconds)
+
+    def peak_memory_of_workers(self) -> int:
+        """Sum of the workers' peak resident bytes (pages they share are counted in each)."""
+        return sum(self._peak_memory)

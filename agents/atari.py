@@ -1,0 +1,153 @@
+"""Atari lanes: the only module that talks to ale-py.
+
+A lane is one emulator inside `ale_py.vector_env.AtariVectorEnv`; all lanes of an object step
+together in C++ threads. Observations are stacks of the last four 84x84 grey frames, each the
+maximum of the last two of its four emulator frames (Mnih et al. 2015, "Preprocessing").
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ale_py import roms
+from ale_py.vector_env import AtariVectorEnv
+from numpy.typing import NDArray
+
+FRAMES_PER_STEP = 4
+OBSERVATION_SHAPE = (4, 84, 84)
+GAMES_CSV = Path(__file__).resolve().parents[1] / "config" / "games.csv"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How an episode starts, what the emulator does with actions and when it is cut.
+
+    Attributes:
+        noop_max_frames: an episode starts with 1 to this many no-op frames, drawn from its seed.
+        repeat_action_probability: sticky actions, per emulator frame (Machado et al. 2018).
+        full_action_set: 18 actions in every game, or the game's minimal set.
+        max_episode_frames: the episode is truncated here.
+    """
+
+    name: str
+    noop_max_frames: int = 30
+    repeat_action_probability: float = 0.0
+    full_action_set: bool = False
+    max_episode_frames: int = 108_000
+
+
+PROTOCOLS = {
+    # Mnih et al. 2015, van Hasselt et al. 2016: up to 30 no-ops, 30 minutes at 60 Hz.
+    "noop": Protocol("noop"),
+    # Machado et al. 2018, arXiv:1709.06009: sticky actions, all 18 actions, no no-op starts.
+    "sticky": Protocol(
+        "sticky", noop_max_frames=0, repeat_action_probability=0.25, full_action_set=True
+    ),
+}
+
+
+def protocol(name: str) -> Protocol:
+    """Return the protocol of that name; `ValueError` names the known ones."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol: unknown value {name!r}; allowed: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def games() -> list[str]:
+    """Return the games of `config/games.csv`, the one place where a game is added."""
+    with GAMES_CSV.open(newline="") as file:
+        return [row["game"] for row in csv.DictReader(file)]
+
+
+def check_game(name: str) -> str:
+    """Return `name` if it is in `config/games.csv` and ale-py has its ROM, else raise `ValueError`."""
+    known = games()
+    if name not in known:
+        raise ValueError(f"game: unknown value {name!r}; allowed: {', '.join(known)}")
+    if roms.get_rom_path(name) is None:
+        raise ValueError(f"game: ale-py {metadata.version('ale-py')} has no ROM named {name!r}")
+    return name
+
+
+def rom_md5(game: str) -> str:
+    """Return the MD5 of the ROM that ale-py would load, to tie a trace to it."""
+    return hashlib.md5(Path(roms.get_rom_path(game)).read_bytes()).hexdigest()
+
+
+class Step(NamedTuple):
+    """What one decision of every lane returned. Shapes: [B] unless said.
+
+    `reward` is raw (unclipped). `terminated` is the game's own end, `truncated` the frame cap,
+    `life_lost` a life gone without the game's end: three different things.
+    """
+
+    observation: NDArray[np.uint8]  # [B, 4, 84, 84], of the state after the decision
+    reward: NDArray[np.int32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    life_lost: NDArray[np.bool_]
+
+
+class AtariLanes:
+    """`lanes` emulators of one game in lockstep.
+
+    An episode is a pure function of (ROM, ale-py version, protocol, episode seed, actions):
+    `reset` seeds each lane by itself, so neither earlier episodes nor neighbours matter.
+    """
+
+    def __init__(self, game: str, lanes: int, protocol: Protocol, threads: int = 1) -> None:
+        self.game = check_game(game)
+        self.lanes = lanes
+        self.protocol = protocol
+        self._env = AtariVectorEnv(
+            game,
+            lanes,
+            num_threads=min(threads, lanes),
+            frameskip=FRAMES_PER_STEP,
+            stack_num=OBSERVATION_SHAPE[0],
+            maxpool=True,
+            noop_max=protocol.noop_max_frames,
+            use_fire_reset=False,  # the papers leave FIRE to the agent
+            repeat_action_probability=protocol.repeat_action_probability,
+            full_action_space=protocol.full_action_set,
+            max_num_frames_per_episode=protocol.max_episode_frames,
+            reward_clipping=False,
+            episodic_life=False,
+        )
+        self.actions = int(self._env.single_action_space.n)
+        self.observation_shape = OBSERVATION_SHAPE
+        self._lives = np.zeros(lanes, np.int32)
+        self._fresh = True
+
+    def reset(
+        self, mask: NDArray[np.bool_], seeds: NDArray[np.int64] | list[int]
+    ) -> NDArray[np.uint8]:
+        """Start new episodes in the lanes of `mask` [B], seeded in lane order by `seeds`.
+
+        Must be called right after the step that ended a lane's episode: at the next step the
+        emulator would reset that lane by itself, unseeded. Returns observations [B, 4, 84, 84].
+        """
+        seeds = np.asarray(seeds, np.int64)
+        if self._fresh:  # ale-py wants one full reset before a partial one
+            every = np.zeros(self.lanes, np.int64)
+            every[mask] = seeds
+            observation, info = self._env.reset(seed=every)
+            self._fresh = False
+        else:
+            observation, info = self._env.reset(seed=seeds, options={"reset_mask": mask})
+        self._lives = info["lives"].copy()
+        return observation
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """Repeat each lane's action [B] for four frames; see `Step`."""
+        observation, reward, terminated, truncated, info = self._env.step(actions)
+        lives = info["lives"]
+        life_lost = (lives < self._lives) & ~terminated
+        self._lives = lives.copy()
+        return Step(observation, reward, terminated, truncated & ~terminated, life_lost)

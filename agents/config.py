@@ -1,0 +1,156 @@
+"""Method files: YAML -> checked, frozen settings. Every number of a run is in its method file.
+
+There are no defaults here: a method file is complete, and `diff` of two of them is the
+difference between two methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def _choice(*allowed: str) -> Any:
+    return field(metadata={"allowed": allowed})
+
+
+def _number(minimum: float, maximum: float = float("inf")) -> Any:
+    return field(metadata={"minimum": minimum, "maximum": maximum})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """What every policy-based method needs. Units are in the names; gamma and decay per step."""
+
+    method: str
+    label: str
+    version: int = _number(1)
+    topology: str = _choice("lockstep", "episodes", "async")
+    network: str = _choice("mnih2013", "nature")
+    lstm_cells: int = _number(0)
+    initialisation: str = _choice("orthogonal", "torch")
+    precision: str = _choice("float32", "bfloat16")
+    gamma: float = _number(0, 1)
+    entropy_weight: float = _number(0)
+    value_loss_weight: float = _number(0)
+    learning_rate: float = _number(0)
+    learning_rate_schedule: str = _choice("constant", "linear_to_zero")
+    rmsprop_decay: float = _number(0, 1)
+    rmsprop_epsilon: float = _number(0)
+    rmsprop_epsilon_place: str = _choice("inside_sqrt", "outside_sqrt")
+    gradient_norm_limit: float = _number(0)
+    clip_rewards: bool
+    life_loss_is_terminal: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockstepSettings(MethodSettings):
+    """`lanes` emulators step together; an update after every `rollout_steps` decisions of each."""
+
+    return_estimate: str = _choice("n_step", "one_step")
+    loss_reduction: str = _choice("mean", "sum")
+    lanes: int = _number(1)
+    rollout_steps: int = _number(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsyncSettings(MethodSettings):
+    """`workers` processes update shared weights without locks, or in turn (`round_robin`)."""
+
+    return_estimate: str = _choice("n_step", "one_step")
+    loss_reduction: str = _choice("mean", "sum")
+    workers: int = _number(1)
+    lanes_per_worker: int = _number(1)
+    rollout_steps: int = _number(1)
+    schedule: str = _choice("async", "round_robin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSettings(MethodSettings):
+    """Monte-Carlo over whole episodes: an update after every `episodes_per_update` of them."""
+
+    return_estimate: str = _choice("total", "reward_to_go", "discounted_reward_to_go")
+    gamma_t_factor: str = _choice("kept", "ignored")
+    baseline: str = _choice("none", "value")
+    lanes: int = _number(1)
+    episodes_per_update: int = _number(1)
+    chunk_steps: int = _number(1)
+
+
+TOPOLOGIES = {
+    "lockstep": LockstepSettings,
+    "async": AsyncSettings,
+    "episodes": EpisodeSettings,
+}
+
+
+def _check(where: str, spec: dataclasses.Field, kind: type, value: Any) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where}: {spec.name} must be {kind.__name__}, got {value!r}")
+    allowed = spec.metadata.get("allowed")
+    if allowed and value not in allowed:
+        raise ValueError(
+            f"{where}: {spec.name}: unknown value {value!r}; allowed: {', '.join(allowed)}"
+        )
+    if "minimum" in spec.metadata:
+        low, high = spec.metadata["minimum"], spec.metadata["maximum"]
+        if not low <= value <= high:
+            raise ValueError(f"{where}: {spec.name}: {value!r} is not in [{low}, {high}]")
+    return value
+
+
+def build_settings(values: dict[str, Any], where: str) -> MethodSettings:
+    """Check `values` and freeze them; `ValueError` names key, value and what is allowed."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected a mapping of settings, got {values!r}")
+    topology = values.get("topology")
+    if topology not in TOPOLOGIES:
+        raise ValueError(
+            f"{where}: topology: unknown value {topology!r}; allowed: {', '.join(TOPOLOGIES)}"
+        )
+    cls = TOPOLOGIES[topology]
+    fields = {spec.name: spec for spec in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"{where}: unknown key {key!r}; allowed: {', '.join(sorted(fields))}")
+    missing = [key for key in fields if key not in values]
+    if missing:
+        raise ValueError(f"{where}: missing key {missing[0]!r}")
+    kinds = typing.get_type_hints(cls)
+    return cls(**{key: _check(where, fields[key], kinds[key], values[key]) for key in fields})
+
+
+def load_method(path: Path, overrides: dict[str, Any] | None = None) -> MethodSettings:
+    """Read a method file and apply `overrides` (a study's deviations from it)."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise ValueError(f"method: no file {path}; methods there: {known}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    settings = build_settings(values, str(path))
+    if settings.method != path.stem:
+        raise ValueError(f"{path}: method: {settings.method!r} must be the file's name")
+    for key in overrides or {}:
+        if key in ("method", "label", "version", "topology") or key not in values:
+            allowed = sorted(set(values) - {"method", "label", "version", "topology"})
+            raise ValueError(
+                f"overrides: {path.stem}: unknown key {key!r}; allowed: {', '.join(allowed)}"
+            )
+    return build_settings({**values, **(overrides or {})}, f"{path} with overrides")
+
+
+def short_hash(value: Any) -> str:
+    """Return 16 hex digits that depend on every key and value of a JSON-like object."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,235 @@
+"""Topology `episodes`: REINFORCE, Monte-Carlo over whole episodes of one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents import targets
+from agents.actor_critic import DTYPES, sample_actions
+from agents.atari import FRAMES_PER_STEP
+from agents.config import EpisodeSettings
+from agents.lanes import FinishedEpisode
+from agents.networks import build_network
+from agents.optim import FlatParameters, clip_gradient, rmsprop_step
+from agents.schedules import learning_rate, require_finite
+from agents.seeding import derive_seed
+
+
+class _Recording:
+    """One episode while it is played: single frames, not stacks, so a quarter of the bytes."""
+
+    def __init__(self, number: int, seed: int, observation: NDArray[np.uint8]) -> None:
+        self.number = number
+        self.seed = seed
+        self.frames = [frame.copy() for frame in observation]
+        self.stack = len(observation)
+        self.actions: list[int] = []
+        self.rewards: list[int] = []
+
+    def add(self, action: int, reward: int, observation: NDArray[np.uint8]) -> None:
+        self.actions.append(action)
+        self.rewards.append(reward)
+        self.frames.append(observation[-1].copy())
+
+    def observations(self, start: int, stop: int) -> Tensor:
+        """Stacks of the steps start..stop-1, uint8 [stop - start, stack, H, W]."""
+        frames = np.stack(self.frames[start : stop + self.stack - 1])
+        windows = np.lib.stride_tricks.sliding_window_view(frames, self.stack, axis=0)
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(windows, -1, 1)))
+
+
+class Episodes:
+    """REINFORCE; see `methods.Training` for the interface.
+
+    One update: N episodes under one policy, the gradient of each added up in chunks as soon as
+    it is over, then one step along the sum divided by N. Memory is bounded by the episodes in
+    play (7 kB a step), not by the update. A lane that finds no episode left to start waits.
+    """
+
+    def __init__(
+        self,
+        settings: EpisodeSettings,
+        make_lanes: Callable[[int], Any],
+        run_seed: int,
+        budget_frames: int,
+        device: str = "cpu",
+    ) -> None:
+        self.settings = settings
+        self.budget_frames = budget_frames
+        self.device = torch.device(device)
+        self.frames = 0
+        self.updates = 0
+        self._run_seed = run_seed
+        self._env = make_lanes(min(settings.lanes, settings.episodes_per_update))
+        self.network = build_network(
+            settings.network,
+            self._env.actions,
+            settings.lstm_cells,
+            settings.initialisation,
+            derive_seed(run_seed, "weights"),
+            self._env.observation_shape,
+        )
+        self.flat = FlatParameters(self.network, DTYPES[settings.precision], device)
+        self.gradient = torch.zeros_like(self.flat.master)
+        self.square_average = torch.zeros_like(self.flat.master)
+        self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions"))
+
+    def advance(self, until_frames: int) -> list[FinishedEpisode]:
+        """Play N episodes and update once; return the episodes."""
+        settings = self.settings
+        self.gradient.zero_()
+        finished = []
+        for lane, recording in self._play():
+            loss = self.add_gradient(recording)
+            require_finite(loss=loss)
+            finished.append(
+                FinishedEpisode(
+                    lane,
+                    recording.seed,
+                    sum(recording.rewards),
+                    len(recording.actions) * FRAMES_PER_STEP,
+                )
+            )
+            self.frames += finished[-1].length_frames
+        self.gradient /= settings.episodes_per_update
+        norm = clip_gradient(self.gradient, settings.gradient_norm_limit)
+        require_finite(gradient_norm=norm)
+        rmsprop_step(
+            self.flat.master,
+            self.gradient,
+            self.square_average,
+            learning_rate(settings, self.frames, self.budget_frames),
+            settings.rmsprop_decay,
+            settings.rmsprop_epsilon,
+            settings.rmsprop_epsilon_place,
+        )
+        self.flat.publish()
+        self.updates += 1
+        return finished
+
+    def _play(self):
+        """Yield (lane, recording) of each of the update's episodes when it is over."""
+        lanes = self._env.lanes
+        first = self.updates * self.settings.episodes_per_update
+        waiting = list(range(first, first + self.settings.episodes_per_update))[::-1]
+        playing: list[_Recording | None] = [None] * lanes
+        observation = None
+        restart = np.ones(lanes, bool)
+        while True:
+            if restart.any():
+                numbers = [waiting.pop() if waiting else None for _ in np.flatnonzero(restart)]
+                seeds = [
+                    derive_seed(self._run_seed, "episode", -1 if n is None else n) for n in numbers
+                ]
+                observation = self._env.reset(restart, seeds)
+                for lane, number, seed in zip(
+                    np.flatnonzero(restart).tolist(), numbers, seeds, strict=True
+                ):
+                    playing[lane] = (
+                        None if number is None else _Recording(number, seed, observation[lane])
+                    )
+                if all(recording is None for recording in playing):
+                    return
+            actions = self._act(observation)
+            step = self._env.step(actions)
+            observation = step.observation
+            restart = step.terminated | step.truncated
+            for lane, recording in enumerate(playing):
+                if recording is not None:
+                    recording.add(int(actions[lane]), int(step.reward[lane]), observation[lane])
+                    if restart[lane]:
+                        yield lane, recording
+
+    @torch.inference_mode()
+    def _act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
+        logits, _, _ = self.network(torch.from_numpy(observation).to(self.device))
+        uniform = torch.rand(len(observation), generator=self.generator)
+        return sample_actions(logits, uniform.to(self.device)).cpu().numpy()
+
+    def add_gradient(self, recording: _Recording) -> Tensor:
+        """Add the gradient of one whole episode's loss to `gradient`; return the loss (0-d).
+
+            L = - sum_t log pi(a_t | s_t) (w_t - b(s_t)) + c_v sum_t (w_t - V(s_t))^2 - beta H
+
+        It is computed `chunk_steps` steps at a time; their sum is the whole episode's gradient.
+        """
+        settings = self.settings
+        rewards = torch.tensor(recording.rewards, dtype=torch.float32)
+        if settings.clip_rewards:
+            rewards.clamp_(-1, 1)
+        weight = episode_weights(settings, rewards).to(self.device)
+        actions = torch.tensor(recording.actions).to(self.device)
+        total = torch.zeros((), device=self.device)
+        for start in range(0, len(actions), settings.chunk_steps):
+            stop = min(start + settings.chunk_steps, len(actions))
+            self.flat.gradient.zero_()
+            logits, values = self.network.unroll(
+                recording.observations(start, stop).to(self.device).unsqueeze(1),
+                None,
+                torch.ones(stop - start, 1, device=self.device),
+            )
+            log_pi = targets.action_log_probability(logits, actions[start:stop])
+            w = weight[start:stop]
+            if settings.baseline == "value":
+                policy_weight = targets.advantage(w, values)
+                loss = settings.value_loss_weight * targets.value_loss(values, w)
+            else:
+                policy_weight, loss = w, torch.zeros((), device=self.device)
+            loss = loss + targets.policy_gradient_loss(log_pi, policy_weight)
+            loss = loss - settings.entropy_weight * targets.entropy(logits).sum()
+            loss.backward()
+            self.gradient += self.flat.gradient
+            total += loss.detach()
+        return total
+
+    def policy(self) -> dict[str, Tensor]:
+        """Return the network's weights, float32, by name."""
+        return self.flat.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on: between updates no lane plays."""
+        return {
+            "frames": self.frames,
+            "updates": self.updates,
+            "weights": self.flat.master.cpu().clone(),
+            "square_average": self.square_average.cpu().clone(),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken, bit for bit on a CPU."""
+        self.frames, self.updates = state["frames"], state["updates"]
+        self.flat.master.copy_(state["weights"])
+        self.flat.publish()
+        self.square_average.copy_(state["square_average"])
+        self.generator.set_state(state["generator"])
+
+    def close(self) -> None:
+        """Nothing runs beside this process."""
+
+    def core_seconds_of_workers(self) -> float:
+        """CPU time spent outside this process: none."""
+        return 0.0
+
+    def peak_memory_of_workers(self) -> int:
+        """Bytes resident outside this process: none."""
+        return 0
+
+
+def episode_weights(settings: EpisodeSettings, rewards: Tensor) -> Tensor:
+    """Return the weight w_t of each log-probability of one whole episode, [T].
+
+    The names are the lecture's: `total` G(tau), `reward_to_go` gamma^t G_t, and
+    `discounted_reward_to_go` G_t with the factor gamma^t kept or ignored.
+    """
+    if settings.return_estimate == "total":
+        return targets.total_return(rewards, settings.gamma)
+    if settings.return_estimate == "reward_to_go" or settings.gamma_t_factor == "kept":
+        return targets.reward_to_go(rewards, settings.gamma)
+    return targets.discounted_reward_to_go(rewards, settings.gamma)

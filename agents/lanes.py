@@ -1,0 +1,110 @@
+"""Training lanes: emulators that start their next episode by themselves and know their traces."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents import trace
+from agents.atari import FRAMES_PER_STEP, Step
+from agents.seeding import derive_seed
+
+
+class FinishedEpisode(NamedTuple):
+    """One finished training episode; `episode_return` is raw and undiscounted."""
+
+    lane: int
+    episode_seed: int
+    episode_return: int
+    length_frames: int
+
+
+class TrainingLanes:
+    """Steps `env` and restarts every lane whose episode ended, each with a seed of its own.
+
+    The seed of an episode depends on the run's seed, the lane and the episode's number in that
+    lane, never on a generator that lanes share: that makes `restore` exact.
+
+    Args:
+        env: `atari.AtariLanes`, or anything with its `lanes`, `reset` and `step`.
+        run_seed: the run's seed.
+        first_lane: number of this object's first lane among all lanes of the run.
+    """
+
+    def __init__(self, env: Any, run_seed: int, first_lane: int = 0) -> None:
+        self.env = env
+        self.lanes = env.lanes
+        self._run_seed = run_seed
+        self._first_lane = first_lane
+        self._episode = np.zeros(self.lanes, np.int64)
+        self._returns = np.zeros(self.lanes, np.int64)
+        self._actions = [bytearray() for _ in range(self.lanes)]
+        self._finished: list[FinishedEpisode] = []
+
+    def _seed(self, lane: int) -> int:
+        return derive_seed(
+            self._run_seed, "lane", self._first_lane + lane, "episode", int(self._episode[lane])
+        )
+
+    def start(self) -> NDArray[np.uint8]:
+        """Begin the first episode of every lane; return observations [B, ...]."""
+        seeds = [self._seed(lane) for lane in range(self.lanes)]
+        return self.env.reset(np.ones(self.lanes, bool), seeds)
+
+    def step(self, actions: NDArray[np.int64]) -> tuple[Step, NDArray[np.uint8]]:
+        """Play one decision in every lane.
+
+        Returns the step as the emulators gave it (its observations are the last of an ended
+        episode) and the observations to act on next, where ended lanes have started anew.
+        """
+        step = self.env.step(actions)
+        self._returns += step.reward
+        for lane, action in enumerate(actions.tolist()):
+            self._actions[lane].append(action)
+        over = step.terminated | step.truncated
+        observation = step.observation
+        if over.any():
+            seeds = []
+            for lane in np.flatnonzero(over).tolist():
+                self._finished.append(
+                    FinishedEpisode(
+                        self._first_lane + lane,
+                        self._seed(lane),
+                        int(self._returns[lane]),
+                        len(self._actions[lane]) * FRAMES_PER_STEP,
+                    )
+                )
+                self._episode[lane] += 1
+                self._returns[lane] = 0
+                self._actions[lane] = bytearray()
+                seeds.append(self._seed(lane))
+            observation = self.env.reset(over, seeds)
+        return step, observation
+
+    def take_finished(self) -> list[FinishedEpisode]:
+        """Return the episodes finished since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs: no emulator state, only numbers and actions."""
+        return {
+            "episode": self._episode.tolist(),
+            "returns": self._returns.tolist(),
+            "actions": [bytes(actions) for actions in self._actions],
+        }
+
+    def restore(self, state: dict[str, Any]) -> NDArray[np.uint8]:
+        """Replay every lane's episode to where `state` left it; return observations [B, ...]."""
+        self._episode[:] = state["episode"]
+        self._returns[:] = state["returns"]
+        self._actions = [bytearray(actions) for actions in state["actions"]]
+        return trace.restore(
+            self.env,
+            [
+                trace.Trace(self._seed(lane), np.frombuffer(bytes(actions), np.uint8))
+                for lane, actions in enumerate(self._actions)
+            ],
+        )

@@ -1,0 +1,53 @@
+"""Settings -> a training that can advance, be saved and go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from agents.asynchronous import Asynchronous
+from agents.config import MethodSettings
+from agents.episodes import Episodes
+from agents.lanes import FinishedEpisode
+from agents.lockstep import Lockstep
+
+TOPOLOGIES = {"lockstep": Lockstep, "async": Asynchronous, "episodes": Episodes}
+
+MakeLanes = Callable[[int], Any]  # number of lanes -> lanes like atari.AtariLanes
+
+
+class Training(Protocol):
+    """What `train` needs of a topology.
+
+    `frames` is the number of emulator frames trained on. `advance` plays and learns for a while,
+    at most to the first update that reaches `until_frames`.
+    """
+
+    frames: int
+
+    def advance(self, until_frames: int) -> list[FinishedEpisode]: ...
+
+    def policy(self) -> dict[str, Tensor]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+    def core_seconds_of_workers(self) -> float: ...
+
+    def peak_memory_of_workers(self) -> int: ...
+
+
+def build(
+    settings: MethodSettings,
+    make_lanes: MakeLanes,
+    run_seed: int,
+    budget_frames: int,
+    device: str = "cpu",
+) -> Training:
+    """Build the training that `settings` describe; nothing plays before its first `advance`."""
+    return TOPOLOGIES[settings.topology](settings, make_lanes, run_seed, budget_frames, device)

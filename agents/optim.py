@@ -1,0 +1,99 @@
+"""Parameters as one flat vector, and the RMSProp of the papers on it.
+
+Copying, clipping and updating are then a handful of vector operations, whatever the number of
+tensors; an A3C worker shares one vector of weights and one of statistics.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatParameters:
+    """Lays the parameters of `module` and their gradients out in one vector each.
+
+    `module` computes in `dtype` on `device`; `master` holds the weights in float32 (the same
+    memory when `dtype` is float32).
+
+    Attributes:
+        master: float32 weights, [P].
+        gradient: gradients in `dtype`, [P]; backward adds into it.
+    """
+
+    def __init__(
+        self, module: nn.Module, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> None:
+        module.to(device)
+        parameters = list(module.parameters())
+        self.size = sum(parameter.numel() for parameter in parameters)
+        self.master = torch.empty(self.size, device=device)
+        self.compute = (
+            self.master
+            if dtype == torch.float32
+            else torch.empty(self.size, dtype=dtype, device=device)
+        )
+        self.gradient = torch.zeros(self.size, dtype=dtype, device=device)
+        self._shapes = {name: p.shape for name, p in module.named_parameters()}
+        offset = 0
+        for parameter in parameters:
+            self._view(self.master, offset, parameter.shape).copy_(parameter.detach())
+            parameter.data = self._view(self.compute, offset, parameter.shape)
+            parameter.grad = self._view(self.gradient, offset, parameter.shape)
+            offset += parameter.numel()
+        self.publish()
+
+    @staticmethod
+    def _view(flat: Tensor, offset: int, shape: torch.Size) -> Tensor:
+        return flat[offset : offset + shape.numel()].view(shape)
+
+    def publish(self) -> None:
+        """Copy the float32 weights into those that the network computes with."""
+        if self.compute is not self.master:
+            self.compute.copy_(self.master)
+
+    def state_dict(self, flat: Tensor | None = None) -> dict[str, Tensor]:
+        """Return float32 copies by parameter name, of `flat` [P] or of `master`."""
+        flat = self.master if flat is None else flat
+        state, offset = {}, 0
+        for name, shape in self._shapes.items():
+            view = self._view(flat, offset, shape)
+            state[name] = view.detach().cpu().contiguous().clone()
+            offset += shape.numel()
+        return state
+
+
+def rmsprop_step(
+    weights: Tensor,
+    gradient: Tensor,
+    square_average: Tensor,
+    learning_rate: float,
+    decay: float,
+    epsilon: float,
+    epsilon_place: str,
+) -> None:
+    """RMSProp, not centred; in place, all tensors [P].
+
+        g <- alpha g + (1 - alpha) dtheta^2
+        theta <- theta - eta dtheta / sqrt(g + epsilon)      `inside_sqrt`
+        theta <- theta - eta dtheta / (sqrt(g) + epsilon)    `outside_sqrt`
+
+    The place matters: an epsilon of 1e-5 inside is one of 3e-3 outside where g is small.
+    Source: Mnih et al. 2016, equations (8) and (9), inside; PyTorch's RMSprop, outside.
+    """
+    square_average.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
+    if epsilon_place == "inside_sqrt":
+        scale = (square_average + epsilon).sqrt_()
+    else:
+        scale = square_average.sqrt().add_(epsilon)
+    weights.addcdiv_(gradient, scale, value=-learning_rate)
+
+
+def clip_gradient(gradient: Tensor, norm_limit: float) -> Tensor:
+    """Scale `gradient` [P] in place to an L2 norm of at most `norm_limit`; return its norm.
+
+    The norm is a 0-d tensor and is not finite if any element is not; nothing is scaled then.
+    """
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_(torch.clamp(norm_limit / (norm + 1e-6), max=1.0))
+    return norm

@@ -1,0 +1,70 @@
+"""Where and with what a run was made: commit, versions, hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("ale-py", "gymnasium", "numpy", "torch")
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def commit() -> tuple[str, bool | None]:
+    """Return the commit of the code that runs and whether `agents/` or the methods differ from it.
+
+    ("unknown", None) outside a git checkout.
+    """
+    revision = _git("rev-parse", "HEAD")
+    if not revision:
+        return "unknown", None
+    return revision, bool(_git("status", "--porcelain", "--", "agents", "config/methods"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run depends on, by package."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in PACKAGES
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name and the number of its cores."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return f"{name} ({os.cpu_count()} cores)"
+
+
+def gpu_name(device: str) -> str:
+    """Return the GPU's name, or an empty string where the run does not use one."""
+    return torch.cuda.get_device_name() if device == "cuda" else ""
+
+
+def usage() -> tuple[float, int]:
+    """Return CPU seconds and peak resident bytes of this process."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime, own.ru_maxrss * 1024
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """Return the fields of a run's record that name its machine."""
+    return {"device": device, "cpu": cpu_name(), "gpu": gpu_name(device)}

@@ -1,0 +1,351 @@
+"""Train one run: `python -m agents.train --help`.
+
+A run is (method, game, seed). It resumes by itself from its last checkpoint; its record is
+written last, so a run that has one is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents import atari, checkpoint, files, methods, provenance
+from agents.config import MethodSettings, load_method, short_hash
+from agents.lanes import FinishedEpisode
+from agents.schedules import Diverged
+
+LOG_HEADER = "frames,seconds,lane,episode_seed,return,length_frames\n"
+PROGRESS_SECONDS = 5.0
+RECENT_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What is trained. Two specs with equal hashes train the same numbers."""
+
+    settings: MethodSettings
+    game: str
+    seed: int
+    milestones_frames: tuple[int, ...]
+    protocol: atari.Protocol
+
+    @property
+    def budget_frames(self) -> int:
+        return self.milestones_frames[-1]
+
+    def settings_hash(self) -> str:
+        """Equal for runs that may stand in one row of a table: all but game and seed.
+
+        The budget counts only where the learning rate depends on it: a constant rate lets a
+        finished run go on to a later milestone.
+        """
+        settings = dataclasses.asdict(self.settings)
+        if self.settings.learning_rate_schedule != "constant":
+            settings["budget_frames"] = self.budget_frames
+        return short_hash({"settings": settings, "protocol": dataclasses.asdict(self.protocol)})
+
+    def spec_hash(self) -> str:
+        """Names the checkpoint of this run."""
+        return short_hash([self.settings_hash(), self.game, self.seed])
+
+
+class Run:
+    """One training with its log, milestones, checkpoints, progress and record."""
+
+    def __init__(
+        self, spec: RunSpec, out: Path, device: str, threads: int, checkpoint_seconds: float
+    ) -> None:
+        self.spec, self.out, self.device, self.threads = spec, out, device, threads
+        self.checkpoint_seconds = checkpoint_seconds
+        self.resume_folder = out / "resume" / spec.spec_hash()
+        self.log_path = self.resume_folder / "training_episodes.csv"
+        self.checkpoint_path = self.resume_folder / "checkpoint.pt"
+        self.training: methods.Training | None = None
+        self.log: list[str] = []
+        self.recent: deque[int] = deque(maxlen=RECENT_EPISODES)
+        self.episodes = 0
+        self.milestones: list[dict[str, Any]] = []
+        self.earlier = {"seconds": 0.0, "core_seconds": 0.0, "peak_memory_bytes": 0, "attempts": 0}
+        self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.stopping = False
+        self._begin = time.monotonic()
+        self._core_begin = provenance.usage()[0]
+        self._last_progress = 0.0
+        self._rate = (self._begin, 0)
+
+    def seconds(self) -> float:
+        """Wall seconds of training, resumed attempts included."""
+        return self.earlier["seconds"] + time.monotonic() - self._begin
+
+    def costs(self) -> dict[str, Any]:
+        """Seconds, core-seconds and peak memory over all attempts."""
+        core, memory = provenance.usage()
+        core += self.training.core_seconds_of_workers() - self._core_begin
+        memory += self.training.peak_memory_of_workers()
+        return {
+            "seconds": self.seconds(),
+            "core_seconds": self.earlier["core_seconds"] + core,
+            "peak_memory_bytes": max(self.earlier["peak_memory_bytes"], memory),
+            "attempts": self.earlier["attempts"] + 1,
+        }
+
+    def build(self) -> None:
+        """Build the training and, where there is a checkpoint, continue it."""
+        spec = self.spec
+
+        def make_lanes(lanes: int) -> atari.AtariLanes:
+            return atari.AtariLanes(spec.game, lanes, spec.protocol, self.threads)
+
+        self.training = methods.build(
+            spec.settings, make_lanes, spec.seed, spec.budget_frames, self.device
+        )
+        if self.checkpoint_path.exists():
+            self._resume(checkpoint.load(self.checkpoint_path))
+        self._begin = time.monotonic()
+        self._rate = (self._begin, self.training.frames)
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        self.training.restore(saved["training"])
+        self.log = saved["log"].splitlines(keepends=True)
+        returns = [int(line.split(",")[4]) for line in self.log[-RECENT_EPISODES:]]
+        self.recent.extend(returns)
+        self.episodes = len(self.log)
+        self.milestones = saved["milestones"]
+        self.earlier = saved["costs"]
+        self.started_at = saved["started_at"]
+
+    def train(self) -> str:
+        """Train to the budget; return the run's status: finished, diverged or stopped."""
+        reached = {milestone["milestone_frames"] for milestone in self.milestones}
+        remaining = [m for m in self.spec.milestones_frames if m not in reached]
+        last_checkpoint = time.monotonic()
+        try:
+            for milestone in remaining:
+                while self.training.frames < milestone:
+                    self._record(self.training.advance(milestone))
+                    if self.stopping:
+                        self.save_checkpoint()
+                        return "stopped"
+                    if time.monotonic() - last_checkpoint > self.checkpoint_seconds:
+                        self.save_checkpoint()
+                        last_checkpoint = time.monotonic()
+                self._keep_policy(milestone)
+        except Diverged as error:
+            self.reason = str(error)
+            return "diverged"
+        self.save_checkpoint()
+        return "finished"
+
+    reason = ""
+
+    def _record(self, finished: list[FinishedEpisode]) -> None:
+        frames, seconds = self.training.frames, self.seconds()
+        for episode in finished:
+            self.log.append(
+                f"{frames},{seconds:.3f},{episode.lane},{episode.episode_seed},"
+                f"{episode.episode_return},{episode.length_frames}\n"
+            )
+            self.recent.append(episode.episode_return)
+        self.episodes += len(finished)
+        if time.monotonic() - self._last_progress > PROGRESS_SECONDS:
+            self.write_progress("running")
+
+    def _keep_policy(self, milestone_frames: int) -> None:
+        path = self.out / "policies" / f"{milestone_frames}.pt"
+        policy = self.training.policy()
+        for name, weights in policy.items():
+            if not torch.isfinite(weights).all():
+                raise Diverged(f"weights {name} are not finite")
+        checkpoint.save(
+            path,
+            {
+                "settings": dataclasses.asdict(self.spec.settings),
+                "settings_hash": self.spec.settings_hash(),
+                "game": self.spec.game,
+                "seed": self.spec.seed,
+                "protocol": self.spec.protocol.name,
+                "milestone_frames": milestone_frames,
+                "frames": self.training.frames,
+                "weights": policy,
+            },
+        )
+        self.milestones.append(
+            {
+                "milestone_frames": milestone_frames,
+                "frames": self.training.frames,
+                "seconds": self.seconds(),
+                "policy": f"policies/{milestone_frames}.pt",
+            }
+        )
+
+    def save_checkpoint(self) -> None:
+        """Save all that the rest of the run depends on, log included."""
+        state = self.training.state()
+        self._record([])
+        checkpoint.save(
+            self.checkpoint_path,
+            {
+                "training": state,
+                "log": "".join(self.log),
+                "milestones": self.milestones,
+                "costs": self.costs(),
+                "started_at": self.started_at,
+            },
+        )
+
+    def write_progress(self, status: str) -> None:
+        """Rewrite `progress.json`, for people and for `python -m analysis.status`."""
+        now, frames = time.monotonic(), self.training.frames
+        then, frames_then = self._rate
+        rate = (frames - frames_then) / max(now - then, 1e-9)
+        if now - then > 30:  # a rate of the last half minute, not of the whole run
+            self._rate = (now, frames)
+        self._last_progress = now
+        left = max(0, self.spec.budget_frames - frames)
+        files.write_json(
+            self.out / "progress.json",
+            {
+                "method": self.spec.settings.method,
+                "game": self.spec.game,
+                "seed": self.spec.seed,
+                "frames": frames,
+                "budget_frames": self.spec.budget_frames,
+                "frames_per_second": rate,
+                "seconds_left": left / rate if rate > 0 else None,
+                "recent_return": sum(self.recent) / len(self.recent) if self.recent else None,
+                "episodes": self.episodes,
+                "status": status,
+                "updated_at": time.time(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "device": self.device,
+                "attempt": self.earlier["attempts"] + 1,
+            },
+        )
+
+    def write_record(self, status: str) -> None:
+        """Write the log and, last of all, `run.json`."""
+        spec, revision = self.spec, provenance.commit()
+        costs = self.costs()
+        files.write_text(self.out / "training_episodes.csv", LOG_HEADER + "".join(self.log))
+        files.write_json(
+            self.out / "run.json",
+            {
+                "method": spec.settings.method,
+                "label": spec.settings.label,
+                "game": spec.game,
+                "seed": spec.seed,
+                "frames": self.training.frames,
+                "budget_frames": spec.budget_frames,
+                **costs,
+                "frames_per_second": self.training.frames / costs["seconds"],
+                **provenance.hardware(self.device),
+                "threads": self.threads,
+                "commit": revision[0],
+                "dirty": revision[1],
+                "versions": provenance.versions(),
+                "status": status,
+                "reason": self.reason,
+                "version": spec.settings.version,
+                "settings_hash": spec.settings_hash(),
+                "spec_hash": spec.spec_hash(),
+                "network": spec.settings.network,
+                "precision": spec.settings.precision,
+                "protocol": spec.protocol.name,
+                "milestones": self.milestones,
+                "settings": dataclasses.asdict(spec.settings),
+                "started_at": self.started_at,
+                "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
+
+
+def choose_device(name: str, settings: MethodSettings) -> str:
+    """Return "cpu" or "cuda"; `auto` takes the GPU where there is one and the method can use it."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() and settings.topology != "async" else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
+    return name
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m agents.train", description=__doc__)
+    parser.add_argument("--method", type=Path, required=True, help="config/methods/NAME.yaml")
+    parser.add_argument("--game", required=True, help="a game of config/games.csv")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--milestones-frames", type=int, nargs="+", required=True, metavar="N")
+    parser.add_argument("--protocol", default="noop", help=", ".join(atari.PROTOCOLS))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="emulator threads")
+    parser.add_argument("--checkpoint-seconds", type=float, default=120)
+    parser.add_argument("--set", default="{}", help="settings to override, as JSON", dest="sets")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    return parser.parse_args(arguments)
+
+
+def build_spec(options: argparse.Namespace) -> RunSpec:
+    """Check the options; `ValueError` names key, value and what is allowed."""
+    if options.seed < 0:
+        raise ValueError(f"seed: {options.seed} must not be negative")
+    milestones = options.milestones_frames
+    if milestones != sorted(set(milestones)) or milestones[0] <= 0:
+        raise ValueError(f"milestones_frames: {milestones} must be positive and ascending")
+    try:
+        overrides = json.loads(options.sets)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--set: {options.sets!r} is not JSON ({error})") from error
+    return RunSpec(
+        load_method(options.method, overrides),
+        atari.check_game(options.game),
+        options.seed,
+        tuple(milestones),
+        atari.protocol(options.protocol),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; return 0 when the record is written, 3 when stopped by a signal, 1 on bad input."""
+    options = parse_arguments(arguments)
+    try:
+        spec = build_spec(options)
+        device = choose_device(options.device, spec.settings)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    torch.set_num_threads(1)
+    with checkpoint.exclusive(options.out / "resume" / spec.spec_hash()):
+        run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
+
+        def stop(*_: object) -> None:
+            run.stopping = True
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, stop)
+        run.build()
+        try:
+            status = run.train()
+            if status != "stopped":
+                run.write_record(status)
+            run.write_progress(status)
+        finally:
+            run.training.close()
+    print(f"{spec.settings.method} {spec.game} seed {spec.seed}: {status}")
+    return 3 if status == "stopped" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
