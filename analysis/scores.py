@@ -250,7 +250,7 @@ def complete_seeds(study: Study, scores: pd.DataFrame, method: str, milestone: i
     so that every number of a table is over the same games. Nothing is imputed.
     """
     rows = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
-    games = rows.groupby("seed")["game"].nunique()
+    games = rows.groupby("seed")["game"].nunique().to_dict()
     return [seed for seed in study.seeds if games.get(seed, 0) == len(study.games)]
 
 

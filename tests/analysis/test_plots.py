@@ -1,0 +1,129 @@
+"""Learning curves by hand; figures exist and repeat byte by byte."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import aggregate, collect, plots
+from analysis.curves import binned, curve, curves, load_training
+from analysis.figures import FIGURES, caption
+from analysis.scores import METHODS, ResultsError, load_runs, load_study
+from tests.analysis import synthetic
+from tests.analysis.synthetic import run_folder
+
+
+def test_bins_by_hand():
+    """Bins of 10: [0, 10) holds nothing, [10, 20) 1 and 3, [20, 30) nothing, [30, 40] 8 and 10."""
+    at = np.array([10.0, 19.0, 35.0, 40.0, 41.0])
+    returns = np.array([1.0, 3.0, 8.0, 10.0, 1000.0])
+    out = binned(at, returns, 40.0, 4)
+    assert np.isnan(out[0])
+    assert out[1:].tolist() == [2.0, 2.0, 9.0]
+
+
+def test_curve_by_hand():
+    """Two seeds, one game: means 1 and 3, then 2 and 4; the first bin has one value and is left.
+
+    A draw of two seeds is 1, 2 or 3 (2, 3 or 4) with chances 1/4, 1/2, 1/4, so 90 % is all of it.
+    """
+    values = np.array([[[np.nan, 1.0, 2.0]], [[0.0, 3.0, 4.0]]])
+    line = curve(values, np.array([5.0, 15.0, 25.0]), 0.9, 0)
+    assert line.x.tolist() == [15.0, 25.0]
+    assert line.mean.tolist() == [2.0, 3.0]
+    assert line.low.tolist() == [1.0, 2.0]
+    assert line.high.tolist() == [3.0, 4.0]
+
+
+def test_curve_of_one_seed_has_no_band():
+    line = curve(np.array([[[1.0, 2.0]]]), np.array([1.0, 2.0]), 0.95, 0)
+    assert line.mean.tolist() == [1.0, 2.0]
+    assert np.isnan(line.low).all()
+
+
+def test_curve_ends_where_its_first_run_ends(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", games=["pong"], methods=["a2c"])
+    synthetic.diverge(run_folder(results, "a2c", "pong", 2), 600_000)
+    log = run_folder(results, "a2c", "pong", 2) / "training_episodes.csv"
+    table = pd.read_csv(log)
+    table[table["frames"] <= 600_000].to_csv(log, index=False)
+    collect.main(["--results", str(results)])
+    study = load_study(results)
+    training = load_training(results, load_runs(results))
+    line = curves(study, training, ["pong"], "frames", False)["a2c"]
+    assert 500_000 < line.x[-1] < 700_000
+
+
+def test_normalised_curve_is_linear_in_the_raw_one(tmp_path: Path):
+    """Pong, no-op references -20.7 and 14.6: percent = 100 (return + 20.7) / 35.3."""
+    results = synthetic.write_study(tmp_path / "study", games=["pong"], methods=["a2c"])
+    collect.main(["--results", str(results)])
+    study = load_study(results)
+    training = load_training(results, load_runs(results))
+    raw = curves(study, training, ["pong"], "frames", False)["a2c"]
+    percent = curves(study, training, ["pong"], "frames", True)["a2c"]
+    assert percent.mean == pytest.approx(100 * (raw.mean + 20.7) / 35.3)
+    hours = curves(study, training, ["pong"], "hours", False)["a2c"]
+    longest = max(log["seconds"].max() for log in training.values())
+    assert 0 < hours.x[-1] < longest / 3600
+
+
+@pytest.mark.parametrize(("line", "value"), [(4, "nan"), (4, "x"), (4, "")])
+def test_bad_training_log_is_named(tmp_path: Path, line: int, value: str):
+    results = synthetic.write_study(tmp_path / "study")
+    collect.main(["--results", str(results)])
+    path = run_folder(results, "a2c", "pong", 0) / "training_episodes.csv"
+    rows = path.read_text().splitlines()
+    cells = rows[line - 1].split(",")
+    cells[4] = value
+    rows[line - 1] = ",".join(cells)
+    path.write_text("\n".join(rows) + "\n")
+    with pytest.raises(ResultsError, match=r"a2c/pong/0/training_episodes\.csv"):
+        load_training(results, load_runs(results))
+
+
+def test_figures_exist_and_repeat(analysed: Path):
+    folder = analysed / "figures"
+    expected = sorted(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg"))
+    assert sorted(path.name for path in folder.iterdir()) == expected
+    first = {name: (folder / name).read_bytes() for name in expected}
+    assert plots.main(["--results", str(analysed)]) == 0
+    for name in expected:
+        assert (folder / name).read_bytes() == first[name], name
+    for name in FIGURES:
+        ElementTree.parse(folder / f"{name}.svg")
+        assert b"<dc:date>" not in first[f"{name}.svg"]
+
+
+def test_figures_of_one_seed_one_method_and_no_log(tmp_path: Path):
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], seeds=[0], milestones_frames=[10**6]
+    )
+    (run_folder(results, "a2c", "pong", 0) / "training_episodes.csv").unlink()
+    for module in (collect, aggregate, plots):
+        assert module.main(["--results", str(results)]) == 0
+    assert len(list((results / "figures").glob("*.png"))) == len(FIGURES)
+
+
+def test_figures_without_any_run(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    for record in (results / "runs").glob("*/*/*/run.json"):
+        record.unlink()
+    for module in (collect, aggregate, plots):
+        assert module.main(["--results", str(results)]) == 0
+    assert len(list((results / "figures").glob("*.svg"))) == len(FIGURES)
+
+
+def test_every_method_has_its_own_look():
+    looks = [plots.style(method) for method in METHODS]
+    assert plots.OTHER_STYLE[0] not in {look["color"] for look in looks}
+    assert len({look["color"] for look in looks}) == len(METHODS)
+    assert len({look["marker"] for look in looks}) == len(METHODS)
+
+
+def test_every_figure_has_a_caption(analysed: Path):
+    study = load_study(analysed)
+    for name in FIGURES:
+        assert caption(name, study).endswith(".")

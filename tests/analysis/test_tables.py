@@ -1,0 +1,300 @@
+"""What stands in the tables, and in the notes below them."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import aggregate, collect, games, render, table1, tables
+from analysis.scores import METHODS, load_runs, load_study
+from tests.analysis import synthetic
+from tests.analysis.synthetic import run_folder
+
+
+def tabulated(results: Path) -> tuple[pd.DataFrame, str]:
+    """Analyse `results`; return table1.csv and table1.md."""
+    for module in (collect, aggregate, tables):
+        assert module.main(["--results", str(results)]) == 0
+    folder = results / "tables"
+    return pd.read_csv(folder / "table1.csv"), (folder / "table1.md").read_text()
+
+
+def test_published_rows(analysed: Path):
+    """All games: the values of Table 1. DQN in Pong, human starts: random -18.0, human 15.5."""
+    table = pd.read_csv(analysed / "tables/table1.csv")
+    rows = table[table["kind"] == "published_human_starts"].set_index("row")
+    assert list(rows.index) == [
+        "DQN", "Gorila", "D-DQN", "Dueling", "Prioritized", "A3C-FF 1 day", "A3C-FF 4 days",
+        "A3C-LSTM",
+    ]  # fmt: skip
+    assert rows.loc["A3C-LSTM", "training_time"] == "4 days on CPU"
+    assert rows.loc["A3C-LSTM", ["printed_mean", "printed_median"]].tolist() == [623.0, 112.6]
+    assert rows.loc["A3C-LSTM", "all_games_mean"] == pytest.approx(623.11, abs=0.01)
+    assert rows.loc["A3C-LSTM", "all_games_median"] == pytest.approx(112.57, abs=0.01)
+    assert rows["games"].tolist() == [2] * 8
+    scores = games.load_scores().set_index(["protocol", "system", "game"])["value"]
+    percent = []
+    for game in ("pong", "breakout"):
+        random, human, score = (
+            scores["human_starts", system, game] for system in ("random", "human", "a3c_ff_1_day")
+        )
+        percent.append(100 * (score - random) / (human - random))
+    assert rows.loc["A3C-FF 1 day", "mean"] == pytest.approx(sum(percent) / 2)
+    assert rows.loc["A3C-FF 1 day", "median"] == pytest.approx(sum(percent) / 2)
+
+
+def test_trained_rows_are_the_aggregates_in_percent(analysed: Path):
+    table = pd.read_csv(analysed / "tables/table1.csv")
+    aggregates = pd.read_csv(analysed / "aggregates.csv")
+    rows = table[table["kind"] == "trained"]
+    assert rows[["method", "milestone"]].to_numpy().tolist() == [
+        ["reinforce", 400_000],
+        ["reinforce", 1_000_000],
+        ["a2c", 400_000],
+        ["a2c", 1_000_000],
+    ]
+    for row in rows.itertuples():
+        for metric in ("mean", "median", "iqm"):
+            own = aggregates[
+                (aggregates["metric"] == metric)
+                & (aggregates["method"] == row.method)
+                & (aggregates["milestone"] == row.milestone)
+            ].iloc[0]
+            assert getattr(row, metric) == pytest.approx(100 * own["point"])
+            assert getattr(row, f"{metric}_low") == pytest.approx(100 * own["low"])
+            assert getattr(row, f"{metric}_high") == pytest.approx(100 * own["high"])
+    assert (rows["frames"] == rows["milestone"] + 320).all()
+    assert (rows["network"] == "mnih2013").all()
+    assert (rows["precision"] == "fp32").all()
+
+
+def test_cost_of_a_milestone_by_hand():
+    """A run of 3600 s and 7200 core-seconds passed the milestone after 900 s: 1800 core-seconds.
+
+    A second one needed 1800 of 1800 s and of 3600 core-seconds; a third never reached it.
+    """
+    runs = pd.DataFrame(
+        {
+            "milestones": ["10:12:900.0;40:40:3600.0", "10:11:1800.0", ""],
+            "seconds": [3600.0, 1800.0, 5.0],
+            "core_seconds": [7200.0, 3600.0, 9.0],
+        }
+    )
+    cost = table1.milestone_cost(runs, 10)
+    assert cost.to_numpy().tolist() == [[12, 900.0, 1800.0], [11, 1800.0, 3600.0]]
+
+
+def test_every_method_has_a_row(analysed: Path):
+    table = pd.read_csv(analysed / "tables/table1.csv")
+    absent = table[table["kind"] == "not_trained"]
+    assert set(absent["method"]) == set(METHODS) - {"reinforce", "a2c"}
+    markdown = (analysed / "tables/table1.md").read_text()
+    for label in ("DQN", "Gorila", "Double DQN", "Dueling", "Prioritized", "A3C-FF"):
+        assert f"| {label} | not trained in this study |" in markdown
+
+
+def test_reference_rows(analysed: Path):
+    table = pd.read_csv(analysed / "tables/table1.csv").set_index("row")
+    assert table.loc["Random", ["mean", "median", "iqm"]].tolist() == [0, 0, 0]
+    assert table.loc["Human", ["mean", "median", "iqm"]].tolist() == [100, 100, 100]
+
+
+def test_noop_rows_only_with_noop_references(tmp_path: Path, analysed: Path):
+    kinds = set(pd.read_csv(analysed / "tables/table1.csv")["kind"])
+    assert "published_noop_starts" in kinds
+    results = synthetic.write_study(
+        tmp_path / "study", normalisation={"references": "human_starts", "rule": "mnih2016"}
+    )
+    assert "published_noop_starts" not in set(tabulated(results)[0]["kind"])
+
+
+def test_notes_of_a_complete_study(analysed: Path):
+    notes = (analysed / "tables/table1.md").read_text()
+    for words in (
+        "no-op starts (up to 30 no-ops)",
+        "4 evaluation episodes per run and milestone, actions sampled from the policy",
+        "no-op-starts references, rule `plain`: 100 (score - random) / (human - random)",
+        "400k frames are 0.12 % of it; 1M frames are 0.31 % of it. These are small budgets",
+        "95 % intervals by stratified bootstrap over seeds (percentile, 200 repetitions",
+        "Intervals from 3 seeds are rough",
+        "REINFORCE: `network` nature -> mnih2013; A2C: `network` nature -> mnih2013, `lanes` 16",
+    ):
+        assert words in notes
+    for words in ("One seed", "Diverged", "Missing"):
+        assert words not in notes
+
+
+def test_large_budgets_are_not_called_small(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "a", milestones_frames=[320_000_000])
+    assert "small" not in tabulated(results)[1]
+    mixed = synthetic.write_study(tmp_path / "b", milestones_frames=[1_000_000, 320_000_000])
+    assert "Budgets below half of it (1M) are small." in tabulated(mixed)[1]
+
+
+def test_one_seed_says_so(tmp_path: Path):
+    table, markdown = tabulated(synthetic.write_study(tmp_path / "study", seeds=[0]))
+    rows = table[table["kind"] == "trained"]
+    assert rows[["mean_low", "mean_high", "iqm_low", "median_high"]].isna().all().all()
+    assert "One seed gives no interval: REINFORCE, A2C." in markdown
+    row = next(line for line in markdown.splitlines() if line.startswith("| A2C, 1M"))
+    assert "[" not in row
+
+
+def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    synthetic.diverge(run_folder(results, "a2c", "pong", 2), 600_000)
+    (run_folder(results, "reinforce", "breakout", 0) / "run.json").unlink()
+    table, markdown = tabulated(results)
+    assert "Diverged runs: A2C / pong / seed 2 at 600k frames (loss is nan at 600000" in markdown
+    assert "A2C at 1M: the run diverged before this milestone (pong seed 2)" in markdown
+    assert "REINFORCE at 400k: the run has not finished (breakout seed 0)" in markdown
+    assert "Missing, 3 of 12 runs x 2 milestones" in markdown
+    seeds = table[table["kind"] == "trained"].set_index(["method", "milestone"])["seeds"]
+    assert seeds.to_dict() == {
+        ("reinforce", 400_000): 2,
+        ("reinforce", 1_000_000): 2,
+        ("a2c", 400_000): 3,
+        ("a2c", 1_000_000): 2,
+    }
+
+
+def test_method_without_a_complete_seed(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    for seed in range(3):
+        (run_folder(results, "a2c", "pong", seed) / "run.json").unlink()
+    table, markdown = tabulated(results)
+    assert table.loc[table["method"] == "a2c", "kind"].tolist() == ["no_complete_seed"] * 2
+    assert "no complete seed" in markdown
+
+
+def test_aggregates_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture):
+    results = synthetic.write_study(tmp_path / "study")
+    tabulated(results)
+    aggregates = pd.read_csv(results / "aggregates.csv")
+    aggregates[aggregates["method"] != "a2c"].to_csv(results / "aggregates.csv", index=False)
+    assert tables.main(["--results", str(results)]) == 1
+    assert "0 rows for mean of a2c at 400000 frames" in capsys.readouterr().err
+
+
+def test_games_by_hand(tmp_path: Path):
+    """Scores 1, 2 and 6 of three seeds: mean 3, deviation sqrt((4 + 1 + 9) / 2) = sqrt 7.
+
+    Standard error sqrt(7 / 3) = 1.5275.
+    """
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], milestones_frames=[1_000_000]
+    )
+    for seed, score in enumerate((1.0, 2.0, 6.0)):
+        for row in range(4):
+            folder = run_folder(results, "a2c", "pong", seed)
+            synthetic.change_cell(folder, 1_000_000, row, "return", score)
+    tabulated(results)
+    table = pd.read_csv(results / "tables/games.csv")
+    own = table[table["kind"] == "trained"].iloc[0]
+    assert own["score"] == pytest.approx(3.0)
+    assert own["standard_error"] == pytest.approx(1.5275, abs=1e-4)
+    assert own["per_seed"] == "0:1.0;1:2.0;2:6.0"
+    by_row = table.set_index("row")["score"]
+    assert by_row["Random"] == -20.7
+    assert by_row["Human"] == 14.6
+    assert by_row["A3C-FF 1 day"] == 11.4
+    others = table[table["kind"] == "reimplementation"].set_index("row")
+    assert others.loc["A2C (Schulman 2017)", "budget_frames"] == 40_000_000
+    assert "3.0 ± 1.5" in (results / "tables/games.md").read_text()
+
+
+def test_impossible_published_score_is_marked(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", games=["tennis"], methods=["a2c"])
+    tabulated(results)
+    markdown = (results / "tables/games.md").read_text()
+    assert "-2,873.0†" in markdown
+    assert "† the source prints a score that the game cannot give." in markdown
+
+
+class Tags(HTMLParser):
+    """Refuses tags that are not closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.cells = 0
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.cells += tag == "td"
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_html_is_well_formed(analysed: Path):
+    tags = Tags()
+    tags.feed((analysed / "tables/table1.html").read_text())
+    assert tags.open == []
+    table = pd.read_csv(analysed / "tables/table1.csv")
+    assert tags.cells == len(table) * 12
+
+
+def test_latex_escapes_and_counts_columns(analysed: Path):
+    text = (analysed / "tables/table1.tex").read_text()
+    body = text.split("\\toprule")[1].split("\\bottomrule")[0]
+    rows = [
+        line for line in body.splitlines() if line.endswith("\\\\") and "multicolumn" not in line
+    ]
+    assert {line.count(" & ") for line in rows} == {12}
+    for line in text.splitlines()[1:]:
+        if not line.endswith("{%"):
+            assert "%" not in line.replace("\\%", "")
+    grid = render.Grid("50 % of a_b & c", ["x", "y"], [render.Row(["a_b", "±1"])])
+    out = render.latex(grid)
+    assert "50 \\% of a\\_b \\& c" in out
+    assert "$\\pm$1" in out
+
+
+def test_markdown_and_html_escape():
+    grid = render.Grid("t", ["x", "y"], [render.Row(["a|b", "<i>"])], ["`k` < 1"])
+    assert "a\\|b" in render.markdown(grid)
+    assert "&lt;i&gt;" in render.html_table(grid, "t")
+    assert "<code>k</code> &lt; 1" in render.html_table(grid, "t")
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [(400_320, "400.3k"), (1_000_320, "1M"), (1_500_000, "1.5M"), (320_000_000, "320M")],
+)
+def test_frames_text(frames: int, text: str):
+    assert render.frames_text(frames) == text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"), [(0.5, "30 min"), (1.25, "1.2 h"), (24.0, "24 h"), (150.0, "150 h")]
+)
+def test_hours_text(hours: float, text: str):
+    assert render.hours_text(hours) == text
+
+
+def test_tables_are_the_same_bytes_twice(analysed: Path):
+    names = sorted((analysed / "tables").iterdir())
+    assert [path.name for path in names] == [
+        "games.csv", "games.md", "table1.csv", "table1.html", "table1.md", "table1.tex",
+    ]  # fmt: skip
+    first = [path.read_bytes() for path in names]
+    assert tables.main(["--results", str(analysed)]) == 0
+    assert [path.read_bytes() for path in names] == first
+
+
+def test_before_collect(tmp_path: Path, capsys: pytest.CaptureFixture):
+    results = synthetic.write_study(tmp_path / "study")
+    assert tables.main(["--results", str(results)]) == 1
+    assert "python -m analysis.collect writes it" in capsys.readouterr().err
+
+
+def test_methods_keep_the_order_of_the_list(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", methods=["a3c_ff", "reinforce"])
+    table, _ = tabulated(results)
+    trained = table.loc[table["kind"] == "trained", "method"]
+    assert list(dict.fromkeys(trained)) == ["reinforce", "a3c_ff"]
+    assert load_study(results).methods == ["a3c_ff", "reinforce"]
+    assert len(load_runs(results)) == 12
