@@ -1,1 +1,1 @@
-"""Training, evaluation and replay of the methods of the table. See the README for the map of modules."""
+"""Training, evaluation and replay of the methods of the table; the README has the map."""

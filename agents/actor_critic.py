@@ -139,7 +139,7 @@ class RolloutWorker:
     def backward(self) -> Tensor:
         """Leave the gradient of the rollout's loss in `flat.gradient`; return the loss (0-d).
 
-            L = policy loss + c_v value loss - beta entropy, summed or averaged over T B steps
+        L = policy loss + c_v value loss - beta entropy, summed or averaged over T B steps
         """
         settings = self.settings
         rewards, discounts = self._rewards.to(self.device), self._discounts.to(self.device)

@@ -66,13 +66,18 @@ def games() -> list[str]:
 
 
 def check_game(name: str) -> str:
-    """Return `name` if it is in `config/games.csv` and ale-py has its ROM, else raise `ValueError`."""
+    """Return `name` if `config/games.csv` and ale-py have it, else raise `ValueError`."""
     known = games()
     if name not in known:
         raise ValueError(f"game: unknown value {name!r}; allowed: {', '.join(known)}")
     if roms.get_rom_path(name) is None:
-        raise ValueError(f"game: ale-py {metadata.version('ale-py')} has no ROM named {name!r}")
+        raise ValueError(f"game: ale-py {version()} has no ROM named {name!r}")
     return name
+
+
+def version() -> str:
+    """Return the version of ale-py: replays are exact within one."""
+    return metadata.version("ale-py")
 
 
 def rom_md5(game: str) -> str:

@@ -1,0 +1,249 @@
+"""Evaluate one milestone of a run: `python -m agents.evaluate --help`.
+
+Plays a fixed set of episodes, each with a seed and a random stream of its own, and writes
+`episodes.csv` (one row per episode) and `traces.npz` (what `agents.audit` replays).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents import atari, checkpoint, files, trace
+from agents.networks import ActorCriticNetwork
+from agents.seeding import derive_seed, numpy_generator
+
+COLUMNS = (
+    "method",
+    "game",
+    "seed",
+    "milestone",
+    "frames",
+    "protocol",
+    "episode",
+    "episode_seed",
+    "return",
+    "length_frames",
+    "ended",
+)
+ACTION_SELECTIONS = ("sample", "greedy")
+
+
+@dataclass
+class Evaluated:
+    """One whole evaluation episode."""
+
+    trace: trace.Trace
+    episode_return: int
+    ended: str
+
+    @property
+    def length_frames(self) -> int:
+        return len(self.trace.actions) * atari.FRAMES_PER_STEP
+
+
+class _Episode:
+    """An episode in play: its number, its seed, its random stream, what it did so far."""
+
+    def __init__(self, number: int, seed: int, name: tuple[int | str, ...]) -> None:
+        self.number = number
+        self.seed = derive_seed(*name, seed, "episode", number)
+        self.uniform = numpy_generator(*name, seed, "actions", number)
+        self.actions = bytearray()
+        self.episode_return = 0
+
+
+def choose_actions(
+    logits: NDArray[np.float32], uniform: NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """Actions [B] from logits [B, A]: sampled with one uniform number a lane, or greedy if None."""
+    if uniform is None:
+        return logits.argmax(axis=1)
+    probability = np.exp(logits - logits.max(axis=1, keepdims=True))
+    cumulative = np.cumsum(probability / probability.sum(axis=1, keepdims=True), axis=1)
+    return (uniform[:, None] >= cumulative[:, :-1]).sum(axis=1)
+
+
+@torch.inference_mode()
+def play(
+    network: ActorCriticNetwork,
+    env: atari.AtariLanes,
+    episodes: int,
+    seed: int,
+    name: tuple[int | str, ...],
+    sample: bool,
+) -> list[Evaluated]:
+    """Play episodes 0..N-1, each to its end; return them in their order.
+
+    Which lane plays an episode depends on how long the others last, but no episode is left out
+    for being long: the set is fixed before the first begins. `name` names the random streams.
+    """
+    device = next(network.parameters()).device
+    waiting = [_Episode(number, seed, name) for number in reversed(range(episodes))]
+    playing: list[_Episode | None] = [None] * env.lanes
+    done: dict[int, Evaluated] = {}
+    state = network.initial_state(env.lanes)
+    restart = np.ones(env.lanes, bool)
+    observation = None
+    while len(done) < episodes:
+        if restart.any():
+            for lane in np.flatnonzero(restart).tolist():
+                playing[lane] = waiting.pop() if waiting else None
+                if state is not None:
+                    state[0][lane] = state[1][lane] = 0
+            seeds = [
+                0 if playing[lane] is None else playing[lane].seed
+                for lane in np.flatnonzero(restart)
+            ]
+            observation = env.reset(restart, seeds)
+        logits, _, state = network(torch.from_numpy(observation).to(device), state)
+        uniform = None
+        if sample:
+            uniform = np.array([0.0 if e is None else e.uniform.random() for e in playing])
+        actions = choose_actions(logits.cpu().numpy(), uniform)
+        step = env.step(actions)
+        observation = step.observation
+        restart = step.terminated | step.truncated
+        for lane, episode in enumerate(playing):
+            if episode is None:
+                continue
+            episode.actions.append(int(actions[lane]))
+            episode.episode_return += int(step.reward[lane])
+            if restart[lane]:
+                done[episode.number] = Evaluated(
+                    trace.Trace(episode.seed, np.frombuffer(bytes(episode.actions), np.uint8)),
+                    episode.episode_return,
+                    "terminated" if step.terminated[lane] else "truncated",
+                )
+    return [done[number] for number in range(episodes)]
+
+
+def load_policy(path: Path, device: str) -> tuple[dict, ActorCriticNetwork]:
+    """Read a milestone's policy; return what it says of itself and the network in float32."""
+    policy = checkpoint.load(path)
+    settings = policy["settings"]
+    env_actions = policy["weights"]["policy.bias"].numel()
+    network = ActorCriticNetwork(settings["network"], env_actions, settings["lstm_cells"], "torch")
+    network.load_state_dict({k: v.float() for k, v in policy["weights"].items()})
+    return policy, network.to(device).eval()
+
+
+def write(
+    out: Path, policy: dict, protocol: atari.Protocol, evaluated: list[Evaluated], options: dict
+) -> None:
+    """Write `traces.npz`, then `episodes.csv`."""
+    header = {
+        "game": policy["game"],
+        "protocol": protocol.name,
+        "method": policy["method"],
+        "seed": policy["seed"],
+        "milestone_frames": policy["milestone_frames"],
+        "rom_md5": atari.rom_md5(policy["game"]),
+        "ale_py": atari.version(),
+        **options,
+    }
+    trace.save(out / "traces.npz", header, [episode.trace for episode in evaluated])
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for number, episode in enumerate(evaluated):
+        rows.writerow(
+            [
+                policy["method"],
+                policy["game"],
+                policy["seed"],
+                policy["milestone_frames"],
+                policy["frames"],
+                protocol.name,
+                number,
+                episode.trace.episode_seed,
+                episode.episode_return,
+                episode.length_frames,
+                episode.ended,
+            ]
+        )
+    files.write_text(out / "episodes.csv", buffer.getvalue())
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m agents.evaluate", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument("--milestone-frames", type=int, required=True)
+    parser.add_argument("--episodes", type=int, default=30)
+    parser.add_argument("--action-selection", choices=ACTION_SELECTIONS, default="sample")
+    parser.add_argument("--seed", type=int, default=1000, help="of episodes and actions")
+    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1, help="emulator threads")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args(arguments)
+
+
+def evaluate(options: argparse.Namespace) -> list[Evaluated]:
+    """Evaluate and write; a milestone that a diverged run never reached has no episodes."""
+    if options.episodes < 1:
+        raise ValueError(f"episodes: {options.episodes} must be at least 1")
+    record_path = options.run / "run.json"
+    if not record_path.exists():
+        raise ValueError(f"run: {record_path} does not exist: not a finished run")
+    record = json.loads(record_path.read_text())
+    kept = {m["milestone_frames"]: m for m in record["milestones"]}
+    protocol = atari.protocol(record["protocol"])
+    selection = {"action_selection": options.action_selection, "evaluation_seed": options.seed}
+    if options.milestone_frames not in kept:
+        if record["status"] == "diverged":
+            policy = {key: record[key] for key in ("method", "game", "seed")}
+            policy["milestone_frames"] = options.milestone_frames
+            write(options.out, policy, protocol, [], selection)
+            return []
+        raise ValueError(
+            f"milestone_frames: {options.milestone_frames} is not in {record_path}; "
+            f"allowed: {', '.join(map(str, kept))}"
+        )
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy, network = load_policy(options.run / kept[options.milestone_frames]["policy"], device)
+    policy["method"] = policy["settings"]["method"]
+    env = atari.AtariLanes(
+        policy["game"], min(options.lanes, options.episodes), protocol, options.threads
+    )
+    evaluated = play(
+        network,
+        env,
+        options.episodes,
+        options.seed,
+        (policy["method"], policy["game"], policy["seed"], policy["milestone_frames"]),
+        options.action_selection == "sample",
+    )
+    write(options.out, policy, protocol, evaluated, selection)
+    return evaluated
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate; return 0, or 1 on bad input."""
+    options = parse_arguments(arguments)
+    torch.set_num_threads(1)
+    try:
+        evaluated = evaluate(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    returns = [episode.episode_return for episode in evaluated]
+    mean = f"mean return {np.mean(returns):.2f}" if returns else "no policy: the run diverged"
+    print(f"{options.run} at {options.milestone_frames} frames: {len(returns)} episodes, {mean}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
