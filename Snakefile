@@ -20,6 +20,7 @@ include: "workflow/rules/analyse.smk"
 rule all:
     default_target: True
     input:
+        rules.published.output,
         rules.evaluate.input,
         rules.report.output,
     localrule: True

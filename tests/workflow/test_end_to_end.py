@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from analysis.figures import FIGURES
-from tests.workflow.project import ROOT, SMOKE, Project, runs
+from tests.workflow.project import ROOT, SMOKE, Project, copy, runs
 
 ANALYSIS = {"collect", "aggregate", "tables", "plots", "report"}
 COLUMNS = {
@@ -158,6 +161,46 @@ def test_published_study_is_small_and_replays(finished: Project) -> None:
         assert (target / name).read_bytes() == (source / name).read_bytes()
     assert "runs/a2c/pong/0/evaluation/4000/traces.npz" in files
     assert not [f for f in files if re.search(r"policies|resume|logs|progress", f)]
+
+
+def test_interrupted_training_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C reaches Snakemake and its jobs; the same command then finishes the run."""
+    project = copy(ROOT, tmp_path)
+    run = tmp_path / "results/smoke/runs/a2c/pong/0"
+    command = [
+        *(
+            "train",
+            "--cores",
+            "1",
+            *SMOKE,
+            "--config",
+            "games=[pong]",
+            "methods=[a2c]",
+            "seeds=[0]",
+        ),
+        *("milestones_frames=[40000]", "checkpoint_seconds=1"),
+    ]
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *command],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a group of its own, as a terminal gives it
+            # A background job of a shell ignores SIGINT and hands that on; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    while first.poll() is None and not list(run.glob("resume/*/checkpoint.pt")):
+        time.sleep(0.05)
+    assert first.poll() is None, (tmp_path / "first.log").read_text()
+    os.killpg(first.pid, signal.SIGINT)
+    assert first.wait(timeout=60) != 0
+    assert not (run / "run.json").exists()
+
+    second = project.snakemake(*command)
+    assert second.returncode == 0, second.stdout
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["frames"], record["attempts"]) == ("finished", 40000, 2)
 
 
 def test_figures_named_in_the_rule_are_those_of_the_code() -> None:

@@ -81,8 +81,7 @@ def test_published_table_needs_no_training(fresh: Project) -> None:
         ("evaluate", {"train_run", "evaluate_run", "evaluate"}),
         (
             "tables",
-            {"train_run", "evaluate_run", "study_json", "collect", "aggregate", "tables"}
-            | {"published"},
+            {"train_run", "evaluate_run", "study_json", "collect", "aggregate", "tables"},
         ),
     ],
 )

@@ -78,7 +78,6 @@ rule tables:
         aggregates=rules.aggregate.output,
         study=rules.study_json.output.study,
         reference=REFERENCE,
-        published=rules.published.output,
         code=sources("analysis.tables", CODE),
     output:
         table1=multiext(f"{RESULTS}/tables/table1", ".csv", ".md", ".tex", ".html"),
@@ -121,8 +120,8 @@ rule report:
         aggregates=rules.aggregate.output,
         tables=rules.tables.output,
         figures=rules.plots.output,
-        published=rules.published.output,
         study=rules.study_json.output.study,
+        reference=REFERENCE,
         code=sources("analysis.report", CODE),
     output:
         f"{RESULTS}/report.html",
