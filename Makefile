@@ -18,7 +18,7 @@ help:
 	@echo "make table               train and compare: the demo study, about ten minutes on two cores"
 	@echo "make published           only the published table, recomputed: seconds, trains nothing"
 	@echo "make test                lint and tests"
-	@echo "make status STUDY=demo   progress of every run, once; python -m analysis.status --follow goes on"
+	@echo "make status STUDY=demo   progress of every run; python -m analysis.status results/demo --follow goes on"
 	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
 	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
 	@echo "make clean               remove .venv and caches; results stay"
@@ -48,7 +48,7 @@ test: lint
 	python -m pytest -m "not slow"
 
 status: $(READY)
-	python -m analysis.status --results results/$(STUDY)
+	python -m analysis.status results/$(STUDY)
 
 # The same commands as the rules, without waiting for the runs that are not there: they are listed as missing.
 so-far: $(READY)
