@@ -181,7 +181,8 @@ def _text(text: str) -> str:
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
-  color: #1b1f24; background: #fff; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 1360px; }
+  color: #1b1f24; background: #fff; margin: 0 auto; padding: 1.5rem 1.25rem 4rem;
+  max-width: 1360px; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: .6rem;
   border-top: 1px solid #d8dde3; }
