@@ -160,7 +160,7 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
 
 
 def _main_column(row) -> str:
-    return row.row if pd.isna(row.milestone) else f"{row.row}, {frames_text(row.milestone)}"
+    return row.row if pd.isna(row.milestone) else f"{row.row} at {frames_text(row.milestone)}"
 
 
 def _other_column(row) -> str:

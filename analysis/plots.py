@@ -232,7 +232,7 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
     panels[0].set_yticks(
         range(len(rows)),
         [
-            study.method_label(m) + (f", {frames_text(at)}" if several else "")
+            study.method_label(m) + (f" at {frames_text(at)}" if several else "")
             for m, at in rows
         ],
     )  # fmt: skip

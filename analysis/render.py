@@ -53,13 +53,15 @@ def interval_text(point: float | None, low: float | None, high: float | None) ->
 
 
 def hours_text(hours: float | None, of: str = "") -> str:
-    """Return hours with the digits that a reader can use, minutes below one hour.
+    """Return hours with the digits that a reader can use, or minutes, or seconds, where smaller.
 
     `of` goes before the unit: `core-` for time summed over cores.
     """
     if hours is None or math.isnan(hours):
         return DASH
-    value, unit = (60 * hours, "min") if hours < 1 else (hours, "h")
+    value, unit = (hours, "h") if hours >= 1 else (60 * hours, "min")
+    if unit == "min" and value < 1:
+        value, unit = 60 * value, "s"
     return f"{value:.0f} {of}{unit}" if value >= 100 else f"{value:.2g} {of}{unit}"
 
 

@@ -34,8 +34,9 @@ from analysis.scores import (
 # Above this size a drawing goes in as pixels: browsers are slow with hundreds of curves.
 MAX_SVG_BYTES = 2_500_000
 RUNS_SHOWN = 40
+# On a setting's line anywhere in its comment; on a comment's own line only at its beginning.
 DEVIATION = re.compile(
-    r"^\s*(?:(?P<key>[A-Za-z_]\w*)\s*:)?[^#]*#.*?\bdeviates:\s*(?P<text>.+?)\s*$"
+    r"^\s*(?:(?P<key>[A-Za-z_]\w*)\s*:[^#]*#.*?\b|#\s*)deviates:\s*(?P<text>.+?)\s*$"
 )
 LIBRARIES = ("rliable", "arch", "numpy", "pandas", "matplotlib")
 

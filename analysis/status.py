@@ -100,8 +100,10 @@ def lines(study: Study, results: Path, now: float, everything: bool = False) -> 
         for row in table
     ]
     done = counts["finished"] + counts["diverged"]
-    frames = sum(int(state.get("frames") or 0) for state in states.values())
-    budget = study.milestones_frames[-1] * len(jobs)
+    # A run ends with the first rollout at or past its budget; what is over it is no progress.
+    each = study.milestones_frames[-1]
+    frames = sum(min(int(state.get("frames") or 0), each) for state in states.values())
+    budget = each * len(jobs)
     speed = sum(
         float(state.get("frames_per_second") or 0)
         for state in states.values()

@@ -245,7 +245,7 @@ def _cells(row, count: int, width: int) -> list[str]:
         return [row.row, "not trained in this study", *[DASH] * (width - 2)]
     if row.kind in ("trained", "no_complete_seed"):
         training = f"{hours_text(row.hours)} ({hours_text(row.core_hours, 'core-')})"
-        name = f"{row.row}, {frames_text(row.milestone)}"
+        name = f"{row.row} at {frames_text(row.milestone)}"
         how = ", ".join(filter(None, (row.network, row.precision, row.device)))
     else:
         training, name, how = row.training_time, row.row, DASH

@@ -72,7 +72,7 @@ def test_order_and_content(analysed: Path):
 
 def test_deviations_by_hand():
     text = """
-# a2c
+# a2c; "deviates:" marks what differs from the source
 optimizer: adam        # deviates: the paper used RMSProp
 gamma: 0.99            # per decision    deviates: no
 # deviates: nothing is annealed

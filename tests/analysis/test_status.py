@@ -51,7 +51,7 @@ def shown(results: Path, now: float = NOW) -> list[list[str]]:
 
 
 def test_every_run_and_the_totals(results: Path):
-    """Finished 1,000,320 + running 250,000 = 1.25M of 4M frames = 31.2 %."""
+    """Finished 1M (320 more than asked do not count) + running 250k of 4M frames = 31.25 %."""
     progress(results, "a2c", 1)
     rows = shown(results)
     assert rows[0][:4] == ["method", "game", "seed", "status"]

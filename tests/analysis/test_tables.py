@@ -137,7 +137,7 @@ def test_one_seed_says_so(tmp_path: Path):
     rows = table[table["kind"] == "trained"]
     assert rows[["mean_low", "mean_high", "iqm_low", "median_high"]].isna().all().all()
     assert "One seed gives no interval: REINFORCE, A2C." in markdown
-    row = next(line for line in markdown.splitlines() if line.startswith("| A2C, 1M"))
+    row = next(line for line in markdown.splitlines() if line.startswith("| A2C at 1M"))
     assert "[" not in row
 
 
@@ -269,7 +269,8 @@ def test_frames_text(frames: int, text: str):
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(0.5, "30 min"), (1.25, "1.2 h"), (24.0, "24 h"), (150.0, "150 h")]
+    ("hours", "text"),
+    [(0.005, "18 s"), (0.5, "30 min"), (1.25, "1.2 h"), (24.0, "24 h"), (150.0, "150 h")],
 )
 def test_hours_text(hours: float, text: str):
     assert render.hours_text(hours) == text
