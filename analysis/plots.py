@@ -156,6 +156,9 @@ def learning_curves(study: Study, training: dict, axis: str) -> Figure:
     for axes, game in zip(panels, study.games, strict=False):
         lines = curves(study, training, [game], axis, normalised=False)
         _draw(axes, lines)
+        if not lines:
+            axes.text(0.5, 0.6, "no episode ended in every run", transform=axes.transAxes,
+                      ha="center", color="#4a525c")  # fmt: skip
         shown |= dict.fromkeys(lines)
         random, human = table.loc[game, ["random", "human"]]
         axes.axhline(random, color="#3a4149", linestyle=":", linewidth=1)
