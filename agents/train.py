@@ -52,6 +52,7 @@ class RunSpec:
         finished run go on to a later milestone.
         """
         settings = dataclasses.asdict(self.settings)
+        del settings["label"]
         if self.settings.learning_rate_schedule != "constant":
             settings["budget_frames"] = self.budget_frames
         return short_hash({"settings": settings, "protocol": dataclasses.asdict(self.protocol)})
