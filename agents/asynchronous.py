@@ -114,6 +114,10 @@ class Asynchronous:
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline and self.frames < until_frames:
             self._receive(timeout_seconds=0.1)
+        return self.take_finished()
+
+    def take_finished(self) -> list[FinishedEpisode]:
+        """Return the episodes finished since the last call, those on the way to a halt too."""
         finished, self._pending = self._pending, []
         return finished
 

@@ -151,6 +151,8 @@ class AtariLanes:
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """Repeat each lane's action [B] for four frames; see `Step`."""
+        if actions.min() < 0 or actions.max() >= self.actions:  # ale-py would hang for ever
+            raise ValueError(f"actions: {actions.tolist()} are not all in 0..{self.actions - 1}")
         observation, reward, terminated, truncated, info = self._env.step(actions)
         lives = info["lives"]
         life_lost = (lives < self._lives) & ~terminated

@@ -45,11 +45,19 @@ def audit_file(path: Path, lanes: int = 8, threads: int = 1) -> int:
             f"here {game} is {atari.rom_md5(game)} (ale-py {atari.version()})"
         )
     env = atari.AtariLanes(game, min(lanes, len(traces)), protocol, threads)
+    for index, recorded in enumerate(traces):
+        if not len(recorded.actions) or recorded.actions.max() >= env.actions:
+            raise AuditError(
+                f"{path}: episode {index}: no actions, or one that is not in 0..{env.actions - 1}"
+            )
     for index, replayed in trace.replay(env, traces):
         row, found = (
             rows[index],
             {
+                "method": str(header["method"]),
                 "game": header["game"],
+                "seed": str(header["seed"]),
+                "milestone": str(header["milestone_frames"]),
                 "protocol": header["protocol"],
                 "episode": str(index),
                 "episode_seed": str(traces[index].episode_seed),

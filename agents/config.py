@@ -76,6 +76,7 @@ class AsyncSettings(MethodSettings):
 class EpisodeSettings(MethodSettings):
     """Monte-Carlo over whole episodes: an update after every `episodes_per_update` of them."""
 
+    lstm_cells: int = _number(0, 0)  # whole episodes are unrolled in chunks, without a state
     return_estimate: str = _choice("total", "reward_to_go", "discounted_reward_to_go")
     gamma_t_factor: str = _choice("kept", "ignored")
     baseline: str = _choice("none", "value")

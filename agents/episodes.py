@@ -41,7 +41,7 @@ class _Recording:
         """Stacks of the steps start..stop-1, uint8 [stop - start, stack, H, W]."""
         frames = np.stack(self.frames[start : stop + self.stack - 1])
         windows = np.lib.stride_tricks.sliding_window_view(frames, self.stack, axis=0)
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(windows, -1, 1)))
+        return torch.from_numpy(np.array(np.moveaxis(windows, -1, 1), order="C"))
 
 
 class Episodes:
@@ -187,6 +187,10 @@ class Episodes:
             self.gradient += self.flat.gradient
             total += loss.detach()
         return total
+
+    def take_finished(self) -> list[FinishedEpisode]:
+        """Nothing is played outside `advance`."""
+        return []
 
     def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""

@@ -53,6 +53,10 @@ class Lockstep:
         self.frames += worker.frames_per_rollout
         return worker.lanes.take_finished()
 
+    def take_finished(self) -> list[FinishedEpisode]:
+        """Nothing is played outside `advance`."""
+        return []
+
     def policy(self) -> dict[str, torch.Tensor]:
         """Return the network's weights, float32, by name."""
         return self.worker.flat.state_dict()

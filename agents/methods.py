@@ -22,12 +22,15 @@ class Training(Protocol):
     """What `train` needs of a topology.
 
     `frames` is the number of emulator frames trained on. `advance` plays and learns for a while,
-    at most to the first update that reaches `until_frames`.
+    at most to the first update that reaches `until_frames`. `state` may let workers finish what
+    they have begun: `take_finished` has the episodes that ended on the way.
     """
 
     frames: int
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]: ...
+
+    def take_finished(self) -> list[FinishedEpisode]: ...
 
     def policy(self) -> dict[str, Tensor]: ...
 

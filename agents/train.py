@@ -194,7 +194,7 @@ class Run:
     def save_checkpoint(self) -> None:
         """Save all that the rest of the run depends on, log included."""
         state = self.training.state()
-        self._record([])
+        self._record(self.training.take_finished())
         checkpoint.save(
             self.checkpoint_path,
             {
@@ -279,6 +279,8 @@ def choose_device(name: str, settings: MethodSettings) -> str:
         return "cuda" if torch.cuda.is_available() and settings.topology != "async" else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
+    if name == "cuda" and settings.topology == "async":
+        raise ValueError("device: 'cuda'; topology async runs on: auto, cpu")
     return name
 
 
@@ -309,6 +311,8 @@ def build_spec(options: argparse.Namespace) -> RunSpec:
         overrides = json.loads(options.sets)
     except json.JSONDecodeError as error:
         raise ValueError(f"--set: {options.sets!r} is not JSON ({error})") from error
+    if not isinstance(overrides, dict):
+        raise ValueError(f"--set: expected a JSON object of settings, got {options.sets!r}")
     return RunSpec(
         load_method(options.method, overrides),
         atari.check_game(options.game),
