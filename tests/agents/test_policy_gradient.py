@@ -24,7 +24,7 @@ ESTIMATES = [("total", "kept"), ("reward_to_go", "kept"), ("discounted_reward_to
 
 
 def trajectories(theta: Tensor) -> Iterator[tuple[Tensor, list[int], list[int], list[float]]]:
-    """Every (probability, states, actions, rewards) of 3 steps from state 0 under softmax(theta)."""
+    """Every (probability, states, actions, rewards) of 3 steps from state 0."""
     pi = torch.softmax(theta, dim=1)
     for actions in itertools.product((0, 1), repeat=STEPS):
         for later in itertools.product((0, 1), repeat=STEPS - 1):

@@ -143,7 +143,12 @@ class Recall(World):
 
     def observe(self, state: Any) -> list[int]:
         time, bit = state
-        return [int(time == 0 and bit == 0), int(time == 0 and bit == 1), int(time == self.delay), 1]
+        return [
+            int(time == 0 and bit == 0),
+            int(time == 0 and bit == 1),
+            int(time == self.delay),
+            1,
+        ]
 
     def play(self, state: Any, action: int) -> tuple[Any, int, bool]:
         time, bit = state

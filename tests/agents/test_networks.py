@@ -1,0 +1,90 @@
+"""Shapes, sizes and independence of the networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from agents import networks
+from agents.actor_critic import sample_actions
+from agents.networks import build_network
+
+
+@pytest.mark.parametrize(
+    ("trunk", "lstm_cells", "parameters"),
+    [
+        # 4*16*64+16 + 16*32*16+32 + 32*81*256+256, heads 256*7+7
+        ("mnih2013", 0, 4112 + 8224 + 663_808 + 1799),
+        # 4*32*64+32 + 32*64*16+64 + 64*64*9+64 + 64*49*512+512, heads 512*7+7
+        ("nature", 0, 8224 + 32_832 + 36_928 + 1_606_144 + 3591),
+        # as above; an LSTM has 4 gates: 4*256*(512+256) + 2*4*256; heads 256*7+7
+        ("nature", 256, 8224 + 32_832 + 36_928 + 1_606_144 + 788_480 + 1799),
+    ],
+)
+def test_sizes(trunk: str, lstm_cells: int, parameters: int) -> None:
+    """Six actions and a value; the papers' layers."""
+    network = networks.ActorCriticNetwork(trunk, 6, lstm_cells)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    logits, value, state = network(
+        torch.zeros(2, 4, 84, 84, dtype=torch.uint8), network.initial_state(2)
+    )
+    assert (logits.shape, value.shape) == ((2, 6), (2,))
+    assert (state is None) == (lstm_cells == 0)
+
+
+def test_pixels_are_scaled_to_one() -> None:
+    """255 is 1: equal to a float network on pixels / 255."""
+    network = build_network("mnih2013", 3, 0, "torch", 0, (4, 36, 36))
+    pixels = torch.randint(
+        0, 256, (2, 4, 36, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    x = pixels / 255
+    for convolution in network.convolutions:
+        x = torch.relu(convolution(x))
+    expected = torch.relu(network.hidden(x.flatten(1)))
+    torch.testing.assert_close(network.features(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("initialisation", networks.INITIALISATIONS)
+def test_weights_are_a_function_of_the_seed_alone(initialisation: str) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        build_network("mnih2013", 3, 8, initialisation, seed, (4, 36, 36)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.hidden.weight, again.hidden.weight)
+    assert torch.equal(first.lstm.weight_hh, again.lstm.weight_hh)
+    assert not torch.equal(first.hidden.weight, other.hidden.weight)
+
+
+def test_unroll_is_forward_step_by_step() -> None:
+    """With the state cleared where `keep` is 0."""
+    network = build_network("mnih2013", 3, 8, "torch", 0, (4, 36, 36))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (5, 2, 4, 36, 36), dtype=torch.uint8, generator=generator)
+    keep = torch.ones(5, 2)
+    keep[2, 1] = keep[0, 0] = 0
+    start = tuple(torch.randn(2, 8, generator=generator) for _ in range(2))
+    logits, values = network.unroll(pixels, start, keep)
+    state = start
+    for t in range(5):
+        state = tuple(part * keep[t].unsqueeze(1) for part in state)
+        step_logits, step_values, state = network(pixels[t], state)
+        torch.testing.assert_close(logits.view(5, 2, 3)[t], step_logits)
+        torch.testing.assert_close(values.view(5, 2)[t], step_values)
+
+
+def test_sampled_actions_follow_the_policy() -> None:
+    """Uniform numbers at even steps: each action as often as its probability says."""
+    probability = torch.tensor([[0.1, 0.6, 0.3]])
+    uniform = (torch.arange(1000) + 0.5) / 1000
+    actions = sample_actions(probability.log().expand(1000, 3), uniform)
+    assert torch.bincount(actions).tolist() == [100, 600, 300]
+    assert actions.tolist() == sorted(actions.tolist())
+
+
+def test_sampling_at_the_edges_takes_an_action_that_exists() -> None:
+    logits = torch.zeros(2, 7)  # 7 sevenths round to less than 1
+    uniform = torch.tensor([0.0, 1 - 2**-24])
+    assert sample_actions(logits, uniform).tolist() == [0, 6]

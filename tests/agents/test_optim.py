@@ -1,0 +1,107 @@
+"""RMSProp and clipping against PyTorch's and by hand; parameters as one vector."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from agents import networks
+from agents.optim import FlatParameters, clip_gradient, rmsprop_step
+
+
+def test_rmsprop_is_pytorchs_where_they_agree() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(20, generator=generator)
+    theirs = weights.clone().requires_grad_()
+    optimizer = torch.optim.RMSprop([theirs], lr=0.01, alpha=0.9, eps=1e-3)
+    square_average = torch.zeros(20)
+    for _ in range(5):
+        gradient = torch.randn(20, generator=generator)
+        rmsprop_step(weights, gradient, square_average, 0.01, 0.9, 1e-3, "outside_sqrt")
+        theirs.grad = gradient.clone()
+        optimizer.step()
+    torch.testing.assert_close(weights, theirs.detach())
+
+
+@pytest.mark.parametrize(
+    ("place", "step"), [("inside_sqrt", 2 / 3), ("outside_sqrt", 2 / (math.sqrt(5) + 4))]
+)
+def test_rmsprop_by_hand(place: str, step: float) -> None:
+    """g = 3/4 * 16/3 + 1/4 * 2^2 = 5; inside: 2 / sqrt(5 + 4) = 2/3; outside: 2 / (sqrt 5 + 4)."""
+    weights, square_average = torch.tensor([1.0]), torch.tensor([16 / 3])
+    rmsprop_step(weights, torch.tensor([2.0]), square_average, 0.5, 0.75, 4.0, place)
+    torch.testing.assert_close(square_average, torch.tensor([5.0]))
+    torch.testing.assert_close(weights, torch.tensor([1 - 0.5 * step]))
+
+
+@pytest.mark.parametrize("limit", [0.5, 5.0, 50.0])
+def test_clipping_is_pytorchs(limit: float) -> None:
+    """A gradient of norm 5."""
+    gradient, weights = torch.tensor([3.0, 4.0]), nn.Parameter(torch.zeros(2))
+    weights.grad = gradient.clone()
+    norm = clip_gradient(gradient, limit)
+    torch.testing.assert_close(norm, nn.utils.clip_grad_norm_([weights], limit))
+    assert norm.item() == 5.0
+    torch.testing.assert_close(gradient, weights.grad)
+    torch.testing.assert_close(gradient.norm().item(), min(limit, 5.0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_norm_of_a_gradient_that_is_not_finite_says_so(bad: float) -> None:
+    assert not torch.isfinite(clip_gradient(torch.tensor([1.0, bad]), 0.5))
+
+
+def small(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, FlatParameters, dict]:
+    torch.manual_seed(0)
+    network = networks.ActorCriticNetwork("mnih2013", 3, 4, "torch", (4, 36, 36))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    return network, FlatParameters(network, dtype), before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_dict_round_trip(dtype: torch.dtype) -> None:
+    """The float32 weights come back bit by bit, whatever the network computes in."""
+    network, flat, before = small(dtype)
+    state = flat.state_dict()
+    assert list(state) == list(before)
+    assert all(torch.equal(state[name], before[name]) for name in before)
+    other = networks.ActorCriticNetwork("mnih2013", 3, 4, "torch", (4, 36, 36))
+    other.load_state_dict(state)
+    assert flat.size == sum(p.numel() for p in network.parameters())
+    state["policy.bias"] += 1  # a copy, not a view
+    assert torch.equal(flat.state_dict()["policy.bias"], before["policy.bias"])
+
+
+def test_the_network_computes_with_the_vector_and_gradients_land_in_it() -> None:
+    network, flat, _ = small()
+    observation = torch.ones(2, 4, 36, 36, dtype=torch.uint8)
+
+    def loss():
+        logits, value, _ = network(observation, network.initial_state(2))
+        return logits.square().sum() + value.sum()
+
+    loss().backward()
+    expected = torch.cat([p.grad.flatten() for p in network.parameters()])
+    assert flat.gradient.norm() > 0
+    assert torch.equal(flat.gradient, expected)
+    before = loss().item()
+    flat.master.add_(flat.gradient, alpha=-1e-3)
+    assert loss().item() < before
+    flat.gradient.zero_()
+    assert all((p.grad == 0).all() for p in network.parameters())
+
+
+def test_a_bfloat16_network_keeps_float32_weights() -> None:
+    """Steps below bfloat16's resolution add up in `master` and reach the network at last."""
+    network, flat, _ = small(torch.bfloat16)
+    flat.master.fill_(1.0)
+    flat.publish()
+    for _ in range(64):
+        flat.master.add_(2**-12)  # bfloat16 has 8 bits: 1 + 2^-12 is 1 there
+        flat.publish()
+    assert network.policy.weight.dtype == torch.bfloat16
+    assert torch.equal(flat.master, torch.full_like(flat.master, 1 + 2**-6))
+    assert (network.policy.weight == 1 + 2**-6).all()
