@@ -26,7 +26,9 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read what `save` wrote; `ValueError` names the file if it is damaged or of another format."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Empty bytes, a lane at the start of its episode, are pickled as a call of `bytes`.
+        with torch.serialization.safe_globals([bytes]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:

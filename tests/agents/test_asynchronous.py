@@ -1,0 +1,148 @@
+"""A3C with real worker processes, and its workers in turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from agents import methods
+from agents.schedules import Diverged
+from tests.agents import worlds
+from tests.agents.worlds import Doors, Walk, settings, use_tiny_trunk
+
+BUDGET = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_trunk(monkeypatch)
+
+
+def build(world=Doors, **overrides):
+    chosen = {"schedule": "async", "rollout_steps": 5, "lstm_cells": 4, **overrides}
+    return methods.build(settings("a3c_lstm", **chosen), world, 4, BUDGET)
+
+
+def test_a_state_is_taken_while_every_worker_stands_still() -> None:
+    """Nothing moves between two looks; what each worker played is what is counted."""
+    training = build()
+    try:
+        episodes = training.advance(BUDGET)
+        state = training.state()
+        episodes += training.take_finished()
+        frames, weights = training.frames, training.shared.weights.clone()
+        time.sleep(0.3)
+        assert training.frames == frames == int(state["frames"].sum())
+        assert torch.equal(training.shared.weights, weights)
+        assert torch.equal(state["weights"], weights)
+        assert frames > 0
+        lanes = [worker["lanes"] for worker in state["workers"]]
+        assert sum(sum(lane["episode"]) for lane in lanes) == len(episodes)
+        played = sum(episode.length_frames for episode in episodes)
+        begun = sum(4 * len(actions) for lane in lanes for actions in lane["actions"])
+        assert played + begun == frames
+        assert training.advance(BUDGET)  # and on they go
+        assert training.frames > frames
+    finally:
+        training.close()
+
+
+def test_a_restored_training_goes_on_from_the_state() -> None:
+    first = build(lambda lanes: Walk(lanes, 50))
+    try:
+        first.advance(BUDGET)
+        state = first.state()
+    finally:
+        first.close()
+    second = build(lambda lanes: Walk(lanes, 50))
+    second.restore(state)
+    assert second.frames == int(state["frames"].sum())
+    again = second.state()  # lanes replayed here, no process yet
+    assert again["workers"] == state["workers"]
+    assert torch.equal(again["square_average"], state["square_average"])
+    try:
+        episodes = second.advance(BUDGET)
+        later = second.state()
+        episodes += second.take_finished()
+    finally:
+        second.close()
+    for worker, earlier in zip(later["workers"], state["workers"], strict=True):
+        before, after = earlier["lanes"]["episode"], worker["lanes"]["episode"]
+        assert all(b >= a for a, b in zip(before, after, strict=True))
+    counted = [sum(w["lanes"]["episode"]) for s in (state, later) for w in s["workers"]]
+    assert sum(counted[2:]) - sum(counted[:2]) == len(episodes)
+
+
+def test_workers_stop_at_the_frames_asked_for() -> None:
+    """At most one rollout of each worker further."""
+    training = build()
+    try:
+        while training.frames < 2000:
+            training.advance(2000)
+        training.state()
+        assert 2000 <= training.frames <= 2000 + 2 * 4 * 5 * 4
+    finally:
+        training.close()
+
+
+def test_a_worker_that_dies_is_an_error_that_names_it() -> None:
+    training = build()
+    try:
+        training.advance(BUDGET)
+        os.kill(training._processes[1].pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="A3C worker 1 died with exit code -9"):
+            training.state()
+    finally:
+        training.close()
+
+
+def test_a_worker_that_diverges_says_so() -> None:
+    training = build(learning_rate=1e30)
+    try:
+        with pytest.raises(Diverged, match=r"worker \d: (loss|gradient_norm) is"):
+            worlds.train(training, BUDGET)
+    finally:
+        training.close()
+
+
+def test_closed_workers_are_gone() -> None:
+    training = build()
+    training.advance(BUDGET)
+    processes = list(training._processes)
+    training.close()
+    assert len(processes) == 2
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_workers_in_turn_differ_in_what_they_play() -> None:
+    """Each has its own episodes and its own random stream."""
+    training = build(lambda lanes: Walk(lanes, 50), schedule="round_robin")
+    training.advance(BUDGET)
+    first, second = training.state()["workers"]
+    assert first["lanes"]["actions"] != second["lanes"]["actions"]
+    assert first["generator"] != second["generator"]
+    lanes = [worker.lanes for worker in training._workers]
+    seeds = {each._seed(lane) for each in lanes for lane in range(each.lanes)}
+    assert len(seeds) == 8
+
+
+def test_a_repeated_update_with_learning_rate_0_has_the_same_gradient_norm() -> None:
+    """A worker's gradient is copied to the update, not accumulated in it."""
+    training = build(Doors, schedule="round_robin", workers=1, learning_rate=0.0)
+    training.advance(BUDGET)
+    start, norms = training.state(), []
+    for _ in range(4):
+        training._workers[0].restore(start["workers"][0])
+        training._turn(0, training._workers[0])
+        norms.append(float(training._workers[0].flat.gradient.norm()))
+    assert norms[0] > 0.01
+    assert norms == [norms[0]] * 4
+
+
+def test_a_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="device: 'cuda'; topology async runs on: cpu"):
+        methods.build(settings("a3c_ff"), Doors, 0, 1000, "cuda")
