@@ -107,6 +107,8 @@ def _collect_run(
         reached = any(int(m["milestone_frames"]) == milestone for m in record["milestones"])
         if rows is not None and len(rows) == study.evaluation["episodes"]:
             collected.episodes += rows
+        elif milestone > record["budget_frames"]:
+            collected.missing.append([*run, milestone, "not_run"])
         elif record["status"] == "diverged" and not reached:
             collected.missing.append([*run, milestone, "diverged"])
         elif rows is None:
@@ -138,7 +140,10 @@ def _check_record(
             f"{path}: status is {record['status']!r}; allowed: {', '.join(STATUSES)}"
         )
     demand("protocol", study.protocol)
-    demand("budget_frames", study.milestones_frames[-1])
+    # A constant learning rate does not know the budget: such a run may stop at an earlier milestone.
+    constant = (record.get("settings") or {}).get("learning_rate_schedule") == "constant"
+    if not (constant and record["budget_frames"] in study.milestones_frames):
+        demand("budget_frames", study.milestones_frames[-1])
     if record["status"] == "finished" and record["frames"] < record["budget_frames"]:
         raise ResultsError(
             f"{path}: status is finished at {record['frames']} of {record['budget_frames']} frames"

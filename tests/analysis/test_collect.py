@@ -1,6 +1,7 @@
 """What `analysis.collect` takes, lists and refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -117,6 +118,23 @@ def test_record_that_does_not_fit(
     assert "a2c/pong/1/run.json" in message
     for word in words:
         assert word in message
+
+
+def test_run_that_stopped_at_an_earlier_milestone(results: Path, capsys: pytest.CaptureFixture):
+    """Allowed where the learning rate is constant: the later milestone is missing, not an error."""
+    folder = run_folder(results, "a2c", "pong", 1)
+    record = json.loads((folder / "run.json").read_text())
+    early, late = (m["milestone_frames"] for m in record["milestones"])
+    shutil.rmtree(folder / "evaluation" / str(late))
+    record |= {"budget_frames": early, "milestones": record["milestones"][:1]}
+    synthetic.write_record(folder, record)
+    assert f"budget_frames is {early}; expected {late}" in refused(results, capsys)
+
+    record["settings"] = {"learning_rate_schedule": "constant"}
+    synthetic.write_record(folder, record)
+    assert collect.main(["--results", str(results)]) == 0
+    missing = (results / "missing.csv").read_text().splitlines()[1:]
+    assert missing == [f"a2c,pong,1,{late},not_run"]
 
 
 def test_settings_text_and_number_are_one(results: Path):
