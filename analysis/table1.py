@@ -396,10 +396,11 @@ def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> li
                 f"{study.method_label(method)} at {frames_text(milestone)}: "
                 f"{MISSING_REASONS.get(reason, reason)} ({shown})"
             )
+        runs = len(study.methods) * len(study.games) * len(study.seeds)
+        milestones = len(study.milestones_frames)
         out.append(
-            f"Missing, {len(missing)} of "
-            f"{len(study.methods) * len(study.games) * len(study.seeds)}"
-            f" runs x {len(study.milestones_frames)} milestones: {'; '.join(parts)}. A method is "
+            f"Missing, {len(missing)} of {runs * milestones} ({runs} runs x {milestones} "
+            f"milestones): {'; '.join(parts)}. A method is "
             "aggregated over its seeds that have every game; nothing is imputed."
         )
     return out
