@@ -141,7 +141,7 @@ def save(path: Path, header: dict[str, Any], traces: Sequence[Trace]) -> None:
 def load(path: Path) -> tuple[dict[str, Any], list[Trace]]:
     """Read what `save` wrote. `ValueError` names the file if it is not such an archive."""
     try:
-        with np.load(path) as archive:
+        with path.open("rb") as file, np.load(file) as archive:
             header = json.loads(archive["header"].tobytes())
             seeds, lengths = archive["episode_seeds"], archive["lengths_steps"]
             actions = archive["actions"]

@@ -1,0 +1,121 @@
+"""The emulator's side of the protocol, on real games."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ale_py import roms
+
+from agents import atari
+from agents.atari import AtariLanes, Protocol
+
+
+def start(game: str, lanes: int = 1, **options) -> AtariLanes:
+    env = AtariLanes(game, lanes, Protocol("test", **options))
+    env.reset(np.ones(lanes, bool), list(range(lanes)))
+    return env
+
+
+def test_every_game_of_the_table_has_a_rom() -> None:
+    games = atari.games()
+    assert len(games) == len(set(games)) >= 57
+    assert [game for game in games if roms.get_rom_path(game) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("game", "actions"), [("pong", 6), ("breakout", 4), ("freeway", 3), ("seaquest", 18)]
+)
+def test_minimal_and_full_action_sets(game: str, actions: int) -> None:
+    assert start(game).actions == actions
+    assert start(game, full_action_set=True).actions == 18
+
+
+def test_types_and_shapes_of_a_step() -> None:
+    env = start("pong", lanes=2)
+    step = env.step(np.zeros(2, np.int64))
+    assert (step.observation.shape, step.observation.dtype) == ((2, 4, 84, 84), np.uint8)
+    assert (step.reward.shape, step.reward.dtype) == ((2,), np.int32)
+    for flags in (step.terminated, step.truncated, step.life_lost):
+        assert (flags.shape, flags.dtype) == ((2,), bool)
+
+
+def test_observations_are_stacks_of_the_last_four_frames() -> None:
+    env = start("pong")
+    rng, before = np.random.default_rng(0), None
+    for _ in range(30):
+        observation = env.step(rng.integers(0, 6, 1)).observation[0].copy()
+        if before is not None:
+            assert np.array_equal(observation[:-1], before[1:])
+        before = observation
+    assert not np.array_equal(before[0], before[-1])
+
+
+@pytest.mark.parametrize("noop_max_frames", [0, 30])
+@pytest.mark.parametrize(("cap", "steps"), [(400, 100), (401, 101)])
+def test_the_cap_counts_frames_after_the_no_ops(cap: int, steps: int, noop_max_frames: int) -> None:
+    """400 frames are 100 decisions, however many no-ops came before; a begun one is played out."""
+    env = start("pong", noop_max_frames=noop_max_frames, max_episode_frames=cap)
+    ended = []
+    for _ in range(steps):
+        step = env.step(np.zeros(1, np.int64))
+        ended.append((bool(step.terminated[0]), bool(step.truncated[0])))
+    assert ended == [(False, False)] * (steps - 1) + [(False, True)]
+
+
+def test_a_lost_life_is_not_the_end() -> None:
+    """Breakout has five lives: four are lost before the one that ends the game."""
+    env = start("breakout")
+    lost, steps = 0, 0
+    while True:
+        step = env.step(np.array([1 + steps % 2]))  # FIRE and right, by turns
+        steps += 1
+        lost += int(step.life_lost[0])
+        assert not (step.life_lost[0] and step.terminated[0])
+        assert not step.truncated[0]
+        if step.terminated[0]:
+            break
+    assert lost == 4
+
+
+def test_rewards_are_raw() -> None:
+    """Q*bert pays 25 points for a cube."""
+    env = start("qbert", lanes=4)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(60):
+        seen |= set(env.step(rng.integers(0, env.actions, 4)).reward.tolist())
+    assert 25 in seen
+
+
+def test_no_op_starts_differ_by_seed_and_are_repeated_by_it() -> None:
+    env = AtariLanes("pong", 4, atari.PROTOCOLS["noop"])
+    every = np.ones(4, bool)
+    first = env.reset(every, [1, 2, 1, 3]).copy()
+    assert np.array_equal(first[0], first[2])
+    steps = [env.step(np.zeros(4, np.int64)).observation.copy() for _ in range(15)]
+    assert all(np.array_equal(step[0], step[2]) for step in steps)
+    assert not all(np.array_equal(step[0], step[1]) for step in steps)
+
+
+def test_sticky_actions_depend_on_the_seed() -> None:
+    sticky = AtariLanes("pong", 2, atari.PROTOCOLS["sticky"])
+    sticky.reset(np.ones(2, bool), [1, 2])
+    rng = np.random.default_rng(0)
+    same = True
+    for _ in range(40):
+        observation = sticky.step(np.full(2, rng.integers(0, 18))).observation
+        same = same and np.array_equal(observation[0], observation[1])
+    assert not same
+
+
+@pytest.mark.parametrize("action", [-1, 4, 200])
+def test_an_action_that_does_not_exist_is_refused(action: int) -> None:
+    """ale-py 0.12.1 would wait for ever."""
+    with pytest.raises(ValueError, match=rf"{action}.* not all in 0\.\.3"):
+        start("breakout", lanes=2).step(np.array([0, action]))
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"game: unknown value 'pongg'; allowed: .*pong"):
+        atari.check_game("pongg")
+    with pytest.raises(ValueError, match="protocol: unknown value 'human'; allowed: noop, sticky"):
+        atari.protocol("human")

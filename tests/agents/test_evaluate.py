@@ -1,0 +1,163 @@
+"""Evaluation plays a fixed set of episodes, whatever plays them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents import audit, evaluate, networks, trace
+from agents.seeding import numpy_generator
+from tests.agents.conftest import evaluation
+from tests.agents.worlds import Doors, Recall, World, use_tiny_trunk
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "episodes.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Lengths(World):
+    """Episodes of 1 to 12 steps, as their seed says; the reward of a step is 1."""
+
+    actions = 2
+    width = 2
+
+    def begin(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(1, 13))
+
+    def observe(self, state: int) -> list[int]:
+        return [1, state % 2]
+
+    def play(self, state: int, action: int) -> tuple[int, int, bool]:
+        return state - 1, 1, state == 1
+
+
+def play(monkeypatch: pytest.MonkeyPatch, world, lanes: int, episodes: int, **options):
+    use_tiny_trunk(monkeypatch)
+    env = world(lanes)
+    cells = options.pop("lstm_cells", 0)
+    network = networks.build_network(
+        "mnih2013", env.actions, cells, "torch", 0, env.observation_shape
+    )
+    sample = options.pop("sample", True)
+    return evaluate.play(network, env, episodes, 1000, ("a2c", "pong", 0, 1), sample)
+
+
+@pytest.mark.parametrize(("world", "lstm_cells"), [(Lengths, 0), (Doors, 0), (Recall, 8)])
+@pytest.mark.parametrize("sample", [True, False])
+def test_the_set_of_episodes_does_not_depend_on_the_lanes(
+    monkeypatch: pytest.MonkeyPatch, world, lstm_cells: int, sample: bool
+) -> None:
+    """Same seeds, actions, returns, in the same order."""
+    found = []
+    for lanes in (1, 3, 8):
+        played = play(monkeypatch, world, lanes, 20, lstm_cells=lstm_cells, sample=sample)
+        found.append(
+            [
+                (e.trace.episode_seed, e.trace.actions.tolist(), e.episode_return, e.ended)
+                for e in played
+            ]
+        )
+    assert found[0] == found[1] == found[2]
+    assert len({seed for seed, *_ in found[0]}) == 20
+
+
+@pytest.mark.parametrize("lanes", [3, 8, 30])
+def test_long_episodes_are_not_left_out(monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
+    """The lengths are those that the seeds give, not the first that end."""
+    played = play(monkeypatch, Lengths, lanes, 30)
+    expected = [
+        int(np.random.default_rng(episode.trace.episode_seed).integers(1, 13)) for episode in played
+    ]
+    assert [episode.episode_return for episode in played] == expected
+    assert [episode.length_frames for episode in played] == [4 * length for length in expected]
+    assert max(expected) == 12
+
+
+def test_actions_are_sampled_from_the_policy_or_its_best() -> None:
+    logits = np.log(np.array([[0.1, 0.6, 0.3]], np.float32)).repeat(1000, 0)
+    uniform = (np.arange(1000) + 0.5) / 1000
+    assert np.bincount(evaluate.choose_actions(logits, uniform)).tolist() == [100, 600, 300]
+    assert set(evaluate.choose_actions(logits, None)) == {1}
+    edge = evaluate.choose_actions(np.zeros((2, 7), np.float32), np.array([0.0, 1 - 2**-53]))
+    assert edge.tolist() == [0, 6]
+
+
+def test_rows_of_a_real_game(evaluated: Path) -> None:
+    """Each column against the traces beside it."""
+    found, (header, traces) = rows(evaluated), trace.load(evaluated / "traces.npz")
+    assert tuple(found[0]) == evaluate.COLUMNS
+    assert [row["episode"] for row in found] == ["0", "1", "2", "3"]
+    assert [int(row["episode_seed"]) for row in found] == [t.episode_seed for t in traces]
+    assert [int(row["length_frames"]) for row in found] == [4 * len(t.actions) for t in traces]
+    fixed = {"method": "a2c", "game": "breakout", "seed": "0", "milestone": "1000"}
+    for row in found:
+        assert fixed.items() <= row.items()
+        assert (row["frames"], row["protocol"]) == ("1000", "noop")
+    assert (header["action_selection"], header["evaluation_seed"]) == ("sample", 1000)
+
+
+def test_rows_of_a_real_game_do_not_depend_on_the_lanes(
+    run: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    one = evaluation(run, tmp_path / "one", lanes=1)
+    for name in ("episodes.csv", "traces.npz"):
+        assert (one / name).read_bytes() == (evaluated / name).read_bytes()
+
+
+def test_another_seed_plays_other_episodes_and_greedy_is_another_selection(
+    run: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    other = evaluation(run, tmp_path / "other", seed=1001, episodes=2)
+    seeds = {row["episode_seed"] for row in rows(evaluated)}
+    assert seeds.isdisjoint(row["episode_seed"] for row in rows(other))
+
+
+@pytest.mark.slow
+def test_a_greedy_evaluation_is_audited_too(run: Path, tmp_path: Path) -> None:
+    """The same start states as sampled ones, other actions; a stuck one ends at the cap."""
+    greedy = evaluation(run, tmp_path / "greedy", action_selection="greedy", episodes=1)
+    (row,) = rows(greedy)
+    assert row["ended"] in ("terminated", "truncated")
+    assert int(row["length_frames"]) <= 108_000
+    assert audit.main([str(greedy)]) == 0
+
+
+def test_a_diverged_run_has_a_header_only(run: Path, tmp_path: Path) -> None:
+    diverged = Path(shutil.copytree(run, tmp_path / "run"))
+    record = json.loads((diverged / "run.json").read_text())
+    record |= {"status": "diverged", "milestones": []}
+    (diverged / "run.json").write_text(json.dumps(record))
+    out = evaluation(diverged, tmp_path / "out")
+    assert (out / "episodes.csv").read_text() == ",".join(evaluate.COLUMNS) + "\n"
+    assert trace.load(out / "traces.npz")[1] == []
+    assert audit.main([str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"milestone-frames": 5}, ["milestone_frames: 5", "allowed: 1000"]),
+        ({"episodes": 0}, ["episodes: 0"]),
+        ({"run": "nowhere"}, ["run", "nowhere/run.json"]),
+    ],
+)
+def test_bad_input_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, options: dict, named: list[str]
+) -> None:
+    values = {"run": run, "milestone-frames": 1000, "out": tmp_path / "out", **options}
+    arguments = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+    assert evaluate.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert [part for part in named if part not in error] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_random_streams_of_episodes_differ() -> None:
+    first, second = (numpy_generator("a", 1, "actions", n).random(3).tolist() for n in (0, 1))
+    assert first != second
