@@ -82,7 +82,8 @@ def test_restored_lanes_are_where_the_original_ones_were(
         assert not seen[0][2]  # still in play
         for action in future:
             step = lanes[0].step(np.array([action]))
-            seen.append((step.observation[0].copy(), int(step.reward[0]), bool(step.life_lost[0])))
+            lost = bool(step.life_lost[0])
+            seen.append((step.observation[0].copy(), int(step.reward[0]), lost))
         expected.append(seen)
     lanes[1].reset(np.ones(3, bool), [1, 2, 3])  # what was played before does not matter
     lanes[1].step(np.ones(3, np.int64))
@@ -93,7 +94,7 @@ def test_restored_lanes_are_where_the_original_ones_were(
         for lane, seen in enumerate(expected):
             assert np.array_equal(step.observation[lane], seen[t][0])
             assert step.reward[lane] == seen[t][1]
-            assert not step.life_lost[lane]
+            assert step.life_lost[lane] == seen[t][2]
 
 
 def test_restore_wants_one_trace_a_lane() -> None:
