@@ -55,6 +55,12 @@ def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
     return {**overrides.get("all", {}), **overrides.get(method, {})}
 
 
+def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
+    """Return how many processes a run of `method` trains with: A3C's workers, else one."""
+    file = yaml.safe_load((root / _method_file(method)).read_text())
+    return int({**file, **settings(study, method)}.get("workers", 1))
+
+
 def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return study.json: the study, and for each of its methods the file it was run with."""
     files = {}

@@ -149,7 +149,7 @@ def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
     assert "Diverged runs: A2C / pong / seed 2 at 600k frames (loss is nan at 600000" in markdown
     assert "A2C at 1M: the run diverged before this milestone (pong seed 2)" in markdown
     assert "REINFORCE at 400k: the run has not finished (breakout seed 0)" in markdown
-    assert "Missing, 3 of 12 runs x 2 milestones" in markdown
+    assert "Missing, 3 of 24 (12 runs x 2 milestones)" in markdown
     seeds = table[table["kind"] == "trained"].set_index(["method", "milestone"])["seeds"]
     assert seeds.to_dict() == {
         ("reinforce", 400_000): 2,

@@ -16,7 +16,7 @@ import yaml
 from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
-from workflow.study import SCHEMA, StudyError, load, record, settings, sources
+from workflow.study import SCHEMA, StudyError, load, processes, record, settings, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
@@ -185,3 +185,10 @@ def test_sources_are_what_python_imports(module: str) -> None:
     assert sources(f"analysis.{module}", ROOT) == sorted(
         name.replace(".", "/") + ".py" for name in printed.split()
     )
+
+
+def test_a3c_takes_a_core_for_each_worker() -> None:
+    study = load(changed(methods=["a2c", "a3c_ff", "a3c_lstm"]), ROOT)
+    assert [processes(study, method, ROOT) for method in study["methods"]] == [1, 16, 16]
+    study = load(changed(methods=["a3c_ff"], overrides={"a3c_ff": {"workers": 3}}), ROOT)
+    assert processes(study, "a3c_ff", ROOT) == 3

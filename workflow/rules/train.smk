@@ -12,7 +12,9 @@ rule train_run:
         f"{LOGS}/train/{{method}}/{{game}}/{{seed}}.log",
     conda:
         "../../environment.yml"
-    threads: 1  # --cores N trains N runs side by side; a second torch thread slows all of them
+    # One core a process: --cores N trains N runs side by side, A3C takes a core for each worker, or
+    # all there are. A second torch thread would slow all of them.
+    threads: lambda wildcards: processes(STUDY, wildcards.method, CODE)
     # Where and how it runs; a change here trains nothing again.
     resources:
         mem_mb=4000,
