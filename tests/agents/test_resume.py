@@ -122,7 +122,7 @@ def log(out: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_killed_and_resumed_run_is_the_uninterrupted_one(method: str, tmp_path: Path) -> None:
     """Weights bit by bit and the log in all columns but seconds."""
-    frames = 9000 if method == "reinforce" else 6000
+    frames = 6000
     finish(method, tmp_path / "whole", frames)
     process = start(method, tmp_path / "killed", frames)
     wait_for_checkpoint(process, tmp_path / "killed", frames // 3)

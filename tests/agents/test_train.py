@@ -1,0 +1,177 @@
+"""The training command: records, milestones, divergence, wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents import checkpoint, train
+from tests.agents.worlds import METHODS
+
+
+def arguments(out: Path, method: str = "a2c", **changes: str) -> list[str]:
+    """Arguments of a run of one to two seconds; values are split at blanks."""
+    values = {
+        "method": str(METHODS / f"{method}.yaml"),
+        "game": "breakout",
+        "seed": "0",
+        "milestones-frames": "1600 3200",
+        "device": "cpu",
+        "set": '{"network":"mnih2013","lanes":2,"rollout_steps":10}',
+        "out": str(out),
+        **{key.replace("_", "-"): value for key, value in changes.items()},
+    }
+    return [word for key, value in values.items() for word in (f"--{key}", *value.split())]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with two milestones; only read."""
+    out = tmp_path_factory.mktemp("trained")
+    assert train.main(arguments(out)) == 0
+    return out
+
+
+def test_a_finished_run_is_recorded(trained: Path) -> None:
+    record = json.loads((trained / "run.json").read_text())
+    expected = {"method": "a2c", "game": "breakout", "seed": 0, "status": "finished"}
+    expected |= {"budget_frames": 3200, "network": "mnih2013", "protocol": "noop", "attempts": 1}
+    assert expected.items() <= record.items()
+    assert record["frames"] == 3200
+    assert record["settings"]["lanes"] == 2
+    for key in ("seconds", "core_seconds", "frames_per_second", "peak_memory_bytes"):
+        assert record[key] > 0
+    assert record["versions"]["torch"] == torch.__version__
+    assert [m["milestone_frames"] for m in record["milestones"]] == [1600, 3200]
+    first, second = (checkpoint.load(trained / m["policy"]) for m in record["milestones"])
+    assert (first["frames"], second["frames"]) == (1600, 3200)
+    assert not torch.equal(first["weights"]["policy.weight"], second["weights"]["policy.weight"])
+    progress = json.loads((trained / "progress.json").read_text())
+    assert (progress["status"], progress["frames"], progress["attempt"]) == ("finished", 3200, 1)
+
+
+def test_the_log_has_every_finished_episode(trained: Path) -> None:
+    """Its lengths and what the lanes have begun add up to the frames trained on."""
+    with (trained / "training_episodes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == train.LOG_HEADER.strip().split(",")
+    (path,) = (trained / "resume").glob("*/checkpoint.pt")
+    lanes = checkpoint.load(path)["training"]["worker"]["lanes"]
+    begun = 4 * sum(len(actions) for actions in lanes["actions"])
+    assert sum(int(row["length_frames"]) for row in rows) + begun == 3200
+    assert sum(lanes["episode"]) == len(rows) >= 2
+    frames = [int(row["frames"]) for row in rows]
+    assert frames == sorted(frames)
+    assert all(int(row["length_frames"]) % 4 == 0 for row in rows)
+
+
+def test_hashes_name_what_may_stand_together(tmp_path: Path) -> None:
+    """Settings: not game and seed. A linear schedule depends on the budget, a constant one not."""
+
+    def hashes(**changes: str) -> tuple[str, str]:
+        options = train.parse_arguments(arguments(tmp_path, **changes))
+        spec = train.build_spec(options)
+        return spec.settings_hash(), spec.spec_hash()
+
+    first, other_seed, other_game = hashes(), hashes(seed="1"), hashes(game="pong")
+    assert first[0] == other_seed[0] == other_game[0]
+    assert len({first[1], other_seed[1], other_game[1]}) == 3
+    assert hashes(protocol="sticky")[0] != first[0]
+    assert hashes(set='{"network":"mnih2013"}')[0] != first[0]
+    longer = "1600 3200 6400"
+    assert hashes(milestones_frames=longer)[0] != first[0]
+    constant = '{"learning_rate_schedule":"constant"}'
+    assert hashes(set=constant) == hashes(set=constant, milestones_frames=longer)
+
+
+@pytest.mark.parametrize(
+    ("method", "sets"),
+    [
+        ("a2c", '{"network":"mnih2013","lanes":2,"learning_rate":1e30}'),
+        (
+            "a3c_ff",
+            '{"network":"mnih2013","workers":2,"learning_rate":1e30}',
+        ),
+        (
+            "reinforce",
+            '{"network":"mnih2013","lanes":1,"episodes_per_update":1,"learning_rate":1e30}',
+        ),
+    ],
+)
+def test_a_run_that_diverges_says_so(tmp_path: Path, method: str, sets: str) -> None:
+    """Recorded with its reason, frames and no milestone; exit code 0, since the record is whole."""
+    changes = {"game": "assault", "milestones_frames": "400000", "set": sets}
+    code = train.main(arguments(tmp_path, method, **changes))
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (code, record["status"], record["milestones"]) == (0, "diverged", [])
+    assert "loss is" in record["reason"] or "gradient_norm is" in record["reason"]
+    assert 0 < record["frames"] < 400_000
+    assert (tmp_path / "training_episodes.csv").read_text().startswith(train.LOG_HEADER)
+    assert json.loads((tmp_path / "progress.json").read_text())["status"] == "diverged"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_never_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    """Broken by the very last update, when no loss follows that would show it."""
+    spec = train.build_spec(train.parse_arguments(arguments(tmp_path, milestones_frames="80")))
+    run = train.Run(spec, tmp_path, "cpu", 1, 1e9)
+    run.build()
+    advance = run.training.advance
+
+    def spoil(until_frames: int):
+        finished = advance(until_frames)
+        run.training.worker.flat.master[-1] = bad
+        return finished
+
+    monkeypatch.setattr(run.training, "advance", spoil)
+    assert run.train() == "diverged"
+    assert run.reason == "weights value.bias are not finite"
+    assert not list(tmp_path.rglob("80.pt"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"game": "pongg"}, ["game", "pongg", "pong,"]),
+        ({"protocol": "human"}, ["protocol", "human", "noop, sticky"]),
+        ({"seed": "-1"}, ["seed", "-1"]),
+        ({"milestones_frames": "200 100"}, ["milestones_frames", "200, 100", "ascending"]),
+        ({"milestones_frames": "0"}, ["milestones_frames", "0", "positive"]),
+        ({"set": "{network}"}, ["--set", "{network}", "JSON"]),
+        ({"set": "3"}, ["--set", "3", "object"]),
+        ({"set": '{"lernen":1}'}, ["lernen", "learning_rate"]),
+        ({"set": '{"network":"resnet"}'}, ["network", "resnet", "mnih2013, nature"]),
+        ({"method": "nowhere/a4c.yaml"}, ["a4c.yaml", "methods there"]),
+    ],
+)
+def test_wrong_input_is_named_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture, changes: dict, named: list[str]
+) -> None:
+    assert train.main(arguments(tmp_path / "out", **changes)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert [part for part in named if part not in error] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_that_is_not_there_or_not_used_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert train.main(arguments(tmp_path / "out", device="cuda")) == 1
+    assert "device: 'cuda' asked for" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sets = '{"network":"mnih2013"}'
+    assert train.main(arguments(tmp_path / "out", "a3c_ff", device="cuda", set=sets)) == 1
+    assert "topology async runs on: auto, cpu" in capsys.readouterr().err
+    options = train.parse_arguments(arguments(tmp_path, "a3c_ff", set=sets))
+    assert train.choose_device("auto", train.build_spec(options).settings) == "cpu"
+    options = train.parse_arguments(arguments(tmp_path))
+    assert train.choose_device("auto", train.build_spec(options).settings) == "cuda"
