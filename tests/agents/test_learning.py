@@ -78,7 +78,17 @@ def test_a3c_with_worker_processes_solves_it() -> None:
 # --- broken copies
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        "actor_critic",
+        "a2c",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("reinforce", "a3c_ff", "a3c_lstm")
+        ),
+    ],
+)
 def test_fails_with_the_advantage_sign_flipped(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -87,7 +97,11 @@ def test_fails_with_the_advantage_sign_flipped(
     assert not solved(method, SEEDS[0])
 
 
-BOOTSTRAPPING = ("actor_critic", "a2c", "a3c_ff")
+BOOTSTRAPPING = (
+    "actor_critic",
+    "a2c",
+    pytest.param("a3c_ff", marks=pytest.mark.slow),
+)
 
 
 @pytest.mark.parametrize("method", BOOTSTRAPPING)
@@ -139,5 +153,6 @@ def test_recall_needs_the_lstm_state(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not solved("a3c_lstm", SEEDS[0])
 
 
+@pytest.mark.slow
 def test_recall_needs_an_lstm() -> None:
     assert not solved("a3c_lstm", SEEDS[0], lstm_cells=0)
