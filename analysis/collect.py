@@ -140,7 +140,7 @@ def _check_record(
             f"{path}: status is {record['status']!r}; allowed: {', '.join(STATUSES)}"
         )
     demand("protocol", study.protocol)
-    # A constant learning rate does not know the budget: such a run may stop at an earlier milestone.
+    # A constant learning rate does not know the budget: such a run may stop at a milestone before.
     constant = (record.get("settings") or {}).get("learning_rate_schedule") == "constant"
     if not (constant and record["budget_frames"] in study.milestones_frames):
         demand("budget_frames", study.milestones_frames[-1])
