@@ -96,6 +96,19 @@ def test_an_edited_trace_names_its_episode(
     assert f"{folder}/traces.npz: episode 2: " in error
 
 
+def test_a_longer_episode_in_trace_and_row_alike_is_found(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(evaluated, tmp_path / "copy"))
+    edit_traces(folder, one_action_more)
+    edit_rows(
+        folder,
+        lambda rows: rows[2].update(length_frames=str(int(rows[2]["length_frames"]) + 4)),
+    )
+    assert audit.main([str(folder)]) == 1
+    assert "episode 2: ended after" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
