@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from agents import methods
+from agents import checkpoint, methods, train
 from agents.schedules import Diverged
 from tests.agents import worlds
 from tests.agents.worlds import Doors, Walk, settings, use_tiny_trunk
@@ -146,3 +147,22 @@ def test_a_repeated_update_with_learning_rate_0_has_the_same_gradient_norm() -> 
 def test_a_gpu_is_refused() -> None:
     with pytest.raises(ValueError, match="device: 'cuda'; topology async runs on: cpu"):
         methods.build(settings("a3c_ff"), Doors, 0, 1000, "cuda")
+
+
+def test_a_checkpoint_has_the_episodes_that_ended_on_the_way_to_the_halt(tmp_path: Path) -> None:
+    """Rows of its log are the episodes that its lanes have counted."""
+    method = str(worlds.METHODS / "a3c_ff.yaml")
+    arguments = ["--method", method, "--game", "pong", "--seed", "0", "--out", str(tmp_path)]
+    spec = train.build_spec(train.parse_arguments([*arguments, "--milestones-frames", "1000"]))
+    run = train.Run(spec, tmp_path, "cpu", 1, 0)
+    run.training = build(lstm_cells=0)
+    try:
+        for _ in range(2):
+            run._record(run.training.advance(BUDGET))
+            run.save_checkpoint()
+            saved = checkpoint.load(run.checkpoint_path)
+            lanes = [worker["lanes"] for worker in saved["training"]["workers"]]
+            counted = sum(sum(lane["episode"]) for lane in lanes)
+            assert len(saved["log"].splitlines()) == counted > 0
+    finally:
+        run.training.close()
