@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agents import audit, evaluate, networks, trace
-from tests.agents.conftest import evaluation
+from tests.agents.conftest import evaluation, save_run
 from tests.agents.worlds import Doors, Recall, World, use_tiny_trunk
 
 
@@ -117,13 +117,13 @@ def test_another_seed_plays_other_episodes_and_greedy_is_another_selection(
     assert seeds.isdisjoint(row["episode_seed"] for row in rows(other))
 
 
-@pytest.mark.slow
-def test_a_greedy_evaluation_is_audited_too(run: Path, tmp_path: Path) -> None:
-    """The same start states as sampled ones, other actions; a stuck one ends at the cap."""
+def test_a_greedy_evaluation_is_audited_too(tmp_path: Path) -> None:
+    """Assault is lost soon whatever is done; Breakout would wait for FIRE up to the cap."""
+    run = save_run(tmp_path / "run", "assault")
     greedy = evaluation(run, tmp_path / "greedy", action_selection="greedy", episodes=1)
     (row,) = rows(greedy)
-    assert row["ended"] in ("terminated", "truncated")
-    assert int(row["length_frames"]) <= 108_000
+    assert row["ended"] == "terminated"
+    assert trace.load(greedy / "traces.npz")[0]["action_selection"] == "greedy"
     assert audit.main([str(greedy)]) == 0
 
 
