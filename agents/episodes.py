@@ -109,6 +109,8 @@ class Episodes:
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
         )
+        # Here, not only at the next gradient: NaN weights play action 0 up to the frame cap first.
+        require_finite(weights=self.flat.master.sum())
         self.flat.publish()
         self.updates += 1
         return finished

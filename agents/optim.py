@@ -92,7 +92,8 @@ def rmsprop_step(
 def clip_gradient(gradient: Tensor, norm_limit: float) -> Tensor:
     """Scale `gradient` [P] in place to an L2 norm of at most `norm_limit`; return its norm.
 
-    The norm is a 0-d tensor and is not finite if any element is not; nothing is scaled then.
+    The norm is a 0-d tensor and is not finite if any element is not: check it before the gradient
+    is used.
     """
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_(torch.clamp(norm_limit / (norm + 1e-6), max=1.0))

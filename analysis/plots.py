@@ -1,4 +1,4 @@
-"""Draw the figures of a study: the only importer of matplotlib.
+"""Draw the figures of a study: the only importer of matplotlib and seaborn.
 
 `python -m analysis.plots --results results/STUDY` writes figures/NAME.svg and .png for each name in
 `analysis.figures.FIGURES`. The same input gives the same bytes.
@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -56,6 +57,7 @@ PUBLISHED = {
     "a3c_lstm": "a3c_lstm_4_days",
     "a3c_ff": "a3c_ff_4_days",
 }
+# On top of seaborn's whitegrid, whose sizes are meant for slides.
 RC = {
     "svg.hashsalt": "retable",
     "svg.fonttype": "path",
@@ -405,7 +407,8 @@ def draw(results: Path) -> dict[str, Figure]:
 
 def write(results: Path) -> str:
     """Write every figure as SVG and PNG and return one line that says where."""
-    with matplotlib.rc_context(RC):
+    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | RC
+    with matplotlib.rc_context(theme):
         for name, figure in draw(results).items():
             with atomic_path(results / "figures" / f"{name}.svg") as path:
                 figure.savefig(path, metadata={"Date": None})
