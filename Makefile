@@ -45,7 +45,7 @@ lint: $(READY)
 	snakemake --lint
 
 test: lint
-	python -m pytest -m "not slow"
+	python -m pytest
 
 status: $(READY)
 	python -m analysis.status results/$(STUDY)
