@@ -82,6 +82,7 @@ class RolloutWorker:
         self._starts = torch.zeros(lanes, dtype=torch.bool)
         self._state = self.network.initial_state(lanes)
         self._rollout_state = self._state
+        self._outputs: list[list[Tensor]] = [[]] * steps  # of the trunk's layers, per step
         self._observation: NDArray[np.uint8] | None = None
 
     @property
@@ -105,9 +106,10 @@ class RolloutWorker:
         for t in range(settings.rollout_steps):
             self._observations[t].copy_(torch.from_numpy(self._observation))
             self._keep[t] = ~self._starts
-            logits, _, self._state = self.network(
+            logits, _, self._state, outputs = self.network.decide(
                 self._observations[t].to(self.device, non_blocking=True), self._masked_state()
             )
+            self._outputs[t] = outputs
             uniform = torch.rand(logits.shape[0], generator=self.generator)
             actions = sample_actions(logits, uniform.to(self.device)).cpu()
             step, self._observation = self.lanes.step(actions.numpy())
@@ -150,6 +152,10 @@ class RolloutWorker:
             self._observations.to(self.device, non_blocking=True),
             None if start is None else tuple(part.clone() for part in start),
             self._keep.to(self.device),
+            # A GPU is quicker with one batch of its own than with what many small ones left.
+            None
+            if self.device.type == "cuda"
+            else [torch.cat(o) for o in zip(*self._outputs, strict=True)],
         )
         if settings.return_estimate == "n_step":
             estimate = targets.n_step_return(rewards, discounts, v_end)

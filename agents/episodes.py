@@ -14,7 +14,7 @@ from agents import targets
 from agents.actor_critic import DTYPES, sample_actions
 from agents.atari import FRAMES_PER_STEP
 from agents.config import EpisodeSettings
-from agents.lanes import FinishedEpisode
+from agents.lanes import FinishedEpisode, training_seed
 from agents.networks import build_network
 from agents.optim import FlatParameters, clip_gradient, rmsprop_step
 from agents.schedules import learning_rate, require_finite
@@ -76,6 +76,8 @@ class Episodes:
             self._env.observation_shape,
         )
         self.flat = FlatParameters(self.network, DTYPES[settings.precision], device)
+        # Episodes begun in each lane, those included that a waiting lane plays to no purpose.
+        self._begun = np.zeros(self._env.lanes, np.int64)
         self.gradient = torch.zeros_like(self.flat.master)
         self.square_average = torch.zeros_like(self.flat.master)
         self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions"))
@@ -115,6 +117,10 @@ class Episodes:
         self.updates += 1
         return finished
 
+    def _seed(self, lane: int) -> int:
+        begun, episodes_per_seed = int(self._begun[lane]), self._env.episodes_per_seed
+        return training_seed(self._run_seed, lane, begun, episodes_per_seed)
+
     def _play(self):
         """Yield (lane, recording) of each of the update's episodes when it is over."""
         lanes = self._env.lanes
@@ -125,14 +131,12 @@ class Episodes:
         restart = np.ones(lanes, bool)
         while True:
             if restart.any():
-                numbers = [waiting.pop() if waiting else None for _ in np.flatnonzero(restart)]
-                seeds = [
-                    derive_seed(self._run_seed, "episode", -1 if n is None else n) for n in numbers
-                ]
+                starting = np.flatnonzero(restart).tolist()
+                numbers = [waiting.pop() if waiting else None for _ in starting]
+                seeds = [self._seed(lane) for lane in starting]
+                self._begun[restart] += 1
                 observation = self._env.reset(restart, seeds)
-                for lane, number, seed in zip(
-                    np.flatnonzero(restart).tolist(), numbers, seeds, strict=True
-                ):
+                for lane, number, seed in zip(starting, numbers, seeds, strict=True):
                     playing[lane] = (
                         None if number is None else _Recording(number, seed, observation[lane])
                     )
@@ -206,6 +210,7 @@ class Episodes:
             "weights": self.flat.master.cpu().clone(),
             "square_average": self.square_average.cpu().clone(),
             "generator": self.generator.get_state(),
+            "begun": self._begun.tolist(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -215,6 +220,7 @@ class Episodes:
         self.flat.publish()
         self.square_average.copy_(state["square_average"])
         self.generator.set_state(state["generator"])
+        self._begun[:] = state["begun"]
 
     def close(self) -> None:
         """Nothing runs beside this process."""

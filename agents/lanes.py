@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import trace
-from agents.atari import FRAMES_PER_STEP, Step
+from agents.atari import FRAMES_PER_STEP, RESTART_BIT, Step
 from agents.seeding import derive_seed
 
 
@@ -19,6 +19,13 @@ class FinishedEpisode(NamedTuple):
     episode_seed: int
     episode_return: int
     length_frames: int
+
+
+def training_seed(run_seed: int, lane: int, episode: int, episodes_per_seed: int) -> int:
+    """Seed of a lane's episode number `episode`: drawn anew for every `episodes_per_seed`-th."""
+    restarts = episode % episodes_per_seed
+    drawn = derive_seed(run_seed, "lane", lane, "episode", episode - restarts)
+    return drawn + (restarts << RESTART_BIT)
 
 
 class TrainingLanes:
@@ -44,8 +51,11 @@ class TrainingLanes:
         self._finished: list[FinishedEpisode] = []
 
     def _seed(self, lane: int) -> int:
-        return derive_seed(
-            self._run_seed, "lane", self._first_lane + lane, "episode", int(self._episode[lane])
+        return training_seed(
+            self._run_seed,
+            self._first_lane + lane,
+            int(self._episode[lane]),
+            self.env.episodes_per_seed,
         )
 
     def start(self) -> NDArray[np.uint8]:

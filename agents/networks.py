@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from agents import layers
 
 # (filters, kernel, stride) per layer, then the units of the fully connected layer.
 TRUNKS = {
@@ -42,12 +44,12 @@ class ActorCriticNetwork(nn.Module):
         super().__init__()
         convolutions, units = TRUNKS[trunk]
         channels, height, width = observation_shape
-        layers = []
+        found = []
         for filters, kernel, stride in convolutions:
-            layers.append(nn.Conv2d(channels, filters, kernel, stride))
+            found.append(nn.Conv2d(channels, filters, kernel, stride))
             channels = filters
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        self.convolutions = nn.ModuleList(layers)
+        self.convolutions = nn.ModuleList(found)
         self.hidden = nn.Linear(channels * height * width, units)
         self.lstm = nn.LSTMCell(units, lstm_cells) if lstm_cells else None
         self.lstm_cells = lstm_cells
@@ -80,16 +82,21 @@ class ActorCriticNetwork(nn.Module):
         like = self.policy.weight
         return like.new_zeros(batch, self.lstm_cells), like.new_zeros(batch, self.lstm_cells)
 
-    def features(self, observation: Tensor) -> Tensor:
-        """Run the trunk: uint8 [N, 4, 84, 84] -> [N, units]."""
-        x = observation.to(self.hidden.weight.dtype)
+    def trunk(self, observation: Tensor, outputs: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units].
+
+        `outputs`: what this method returned for the same observations and weights. Nothing is
+        computed then; the gradient flows through them.
+        """
+        given = outputs or [None] * (len(self.convolutions) + 1)
+        found = []
+        x = observation if self.convolutions else observation.to(self.hidden.weight.dtype)
         for index, convolution in enumerate(self.convolutions):
-            weight = convolution.weight
-            if index == 0:  # scaling the weights instead of the pixels saves a pass over them
-                weight = weight * (1 / 255)
-            x = functional.conv2d(x, weight, convolution.bias, convolution.stride)
-            x = functional.relu_(x)
-        return functional.relu_(self.hidden(x.flatten(1)))
+            layer = layers.convolution_relu if index else layers.first_convolution_relu
+            x = layer(x, convolution, given[index])
+            found.append(x)
+        found.append(layers.linear_relu(x.flatten(1), self.hidden, given[-1]))
+        return found
 
     def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32 logits [N, A] and values [N]."""
@@ -99,21 +106,34 @@ class ActorCriticNetwork(nn.Module):
         self, observation: Tensor, state: LstmState | None = None
     ) -> tuple[Tensor, Tensor, LstmState | None]:
         """One decision: uint8 [B, 4, 84, 84] -> logits [B, A], values [B], next LSTM state."""
-        features = self.features(observation)
+        logits, values, state, _ = self.decide(observation, state)
+        return logits, values, state
+
+    def decide(
+        self, observation: Tensor, state: LstmState | None = None
+    ) -> tuple[Tensor, Tensor, LstmState | None, list[Tensor]]:
+        """`forward`, and the outputs of the trunk's layers for `unroll`."""
+        outputs = self.trunk(observation)
+        features = outputs[-1]
         if self.lstm is not None:
             state = self.lstm(features, state)
             features = state[0]
-        return *self.heads(features), state
+        return *self.heads(features), state, outputs
 
     def unroll(
-        self, observation: Tensor, state: LstmState | None, keep: Tensor
+        self,
+        observation: Tensor,
+        state: LstmState | None,
+        keep: Tensor,
+        outputs: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """T decisions at once, with gradient: uint8 [T, B, 4, 84, 84] -> [T*B, A], [T*B].
 
         `keep` [T, B] is 0 where an episode starts with that step: its LSTM state is cleared.
+        `outputs` of the trunk's layers, [T*B, ...], if `decide` has computed them already.
         """
         steps, lanes = observation.shape[:2]
-        features = self.features(observation.flatten(0, 1))
+        features = self.trunk(observation.flatten(0, 1), outputs)[-1]
         if self.lstm is not None:
             hidden, cell = state
             outputs = []

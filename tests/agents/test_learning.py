@@ -145,10 +145,10 @@ def test_fails_when_the_value_is_of_the_state_before(
 def test_recall_needs_the_lstm_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state cleared at each step leaves chance."""
     network = networks.ActorCriticNetwork
-    forward, unroll = network.forward, network.unroll
-    monkeypatch.setattr(network, "forward", lambda self, o, state=None: forward(self, o, None))
+    decide, unroll = network.decide, network.unroll
+    monkeypatch.setattr(network, "decide", lambda self, o, state=None: decide(self, o, None))
     monkeypatch.setattr(
-        network, "unroll", lambda self, o, state, keep: unroll(self, o, state, 0 * keep)
+        network, "unroll", lambda self, o, state, keep, given: unroll(self, o, state, 0 * keep)
     )
     assert not solved("a3c_lstm", SEEDS[0])
 

@@ -42,7 +42,7 @@ def test_pixels_are_scaled_to_one() -> None:
     for convolution in network.convolutions:
         x = torch.relu(convolution(x))
     expected = torch.relu(network.hidden(x.flatten(1)))
-    torch.testing.assert_close(network.features(pixels), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network.trunk(pixels)[-1], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("initialisation", networks.INITIALISATIONS)

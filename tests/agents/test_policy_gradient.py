@@ -246,14 +246,14 @@ def test_lstm_state_crosses_the_edge_of_a_rollout_and_not_the_end_of_an_episode(
         monkeypatch, "a3c_lstm", lambda lanes: Recall(lanes), rollout_steps=4, lstm_cells=8
     )
     logits, observations, starts, acted = [], [], [], []
-    forward = worker.network.forward
+    decide = worker.network.decide
 
     def record(observation, state=None):
-        result = forward(observation, state)
+        result = decide(observation, state)
         acted.append(result[0])
         return result
 
-    monkeypatch.setattr(worker.network, "forward", record)
+    monkeypatch.setattr(worker.network, "decide", record)
     for _ in range(3):
         worker.collect()
         with torch.no_grad():
@@ -271,7 +271,7 @@ def test_lstm_state_crosses_the_edge_of_a_rollout_and_not_the_end_of_an_episode(
             if t % 3 == 0:  # episodes of Recall last three steps
                 state = worker.network.initial_state(1)
             with torch.no_grad():
-                alone, _, state = forward(observations[t, lane : lane + 1], state)
+                alone, _, state, _ = decide(observations[t, lane : lane + 1], state)
             torch.testing.assert_close(logits[t, lane], alone[0])
     assert starts[3::3].all()
     assert int(starts.sum()) == 9

@@ -49,6 +49,7 @@ class World:
 
     actions: int
     width: int
+    episodes_per_seed = 3
 
     def __init__(self, lanes: int, cap_steps: int = 100) -> None:
         self.lanes = lanes

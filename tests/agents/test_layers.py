@@ -1,0 +1,89 @@
+"""The layers' own gradients are those of PyTorch's functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from agents import layers
+
+# Channels, filters, kernel, stride, height and width; in the last two pixels are left over.
+SHAPES = [(4, 16, 8, 4, 84, 84), (4, 32, 8, 4, 84, 84), (3, 5, 3, 2, 10, 13), (2, 4, 4, 3, 18, 14)]
+
+
+def gradients(y: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
+    return list(torch.autograd.grad((y * weight).sum(), inputs))
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    return {"rtol": 0.05, "atol": 0.05} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 2e-4}
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_first_convolution(shape: tuple[int, ...], dtype: torch.dtype, given: bool) -> None:
+    channels, filters, kernel, stride, height, width = shape
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, filters, kernel, stride).to(dtype)
+    x = torch.randint(0, 256, (6, channels, height, width), dtype=torch.uint8)
+    # A product of two: the scale is rounded into the weights there as here.
+    expected = functional.conv2d(
+        x.to(dtype), layer.weight * layers.PIXEL_SCALE, layer.bias, layer.stride
+    ).relu()
+    output = expected.detach().clone() if given else None
+    found = layers.first_convolution_relu(x, layer, output)
+    torch.testing.assert_close(found, expected, **tolerance(dtype))
+    parameters = [layer.weight, layer.bias]
+    for ours, theirs in zip(
+        gradients(found, parameters), gradients(expected, parameters), strict=True
+    ):
+        scale = theirs.abs().max()
+        torch.testing.assert_close(ours / scale, theirs / scale, **tolerance(dtype))
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
+def test_convolution(given: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 7, 4, 2).double()
+    x = torch.randn(3, 5, 11, 12, dtype=torch.float64, requires_grad=True)
+    expected = layer(x).relu()
+    found = layers.convolution_relu(x, layer, expected.detach().clone() if given else None)
+    torch.testing.assert_close(found, expected)
+    inputs = [x, layer.weight, layer.bias]
+    torch.testing.assert_close(gradients(found, inputs), gradients(expected, inputs))
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
+def test_linear_adds_to_the_gradient_that_is_there(given: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(11, 6).double()
+    x = torch.randn(4, 11, dtype=torch.float64, requires_grad=True)
+    expected = layer(x).relu()
+    output = expected.detach().clone() if given else None
+    inputs = [x, layer.weight, layer.bias]
+    theirs = gradients(expected, inputs)
+    torch.testing.assert_close(gradients(layers.linear_relu(x, layer, output), inputs), theirs)
+    before = torch.randn(6, 11, dtype=torch.float64)
+    layer.weight.grad = before.clone()
+    ours = gradients(layers.linear_relu(x, layer, output), [x, layer.bias])
+    torch.testing.assert_close(ours, [theirs[0], theirs[2]])
+    torch.testing.assert_close(layer.weight.grad, before + theirs[1])
+
+
+def test_a_given_output_is_taken_and_left_alone() -> None:
+    """Nothing is computed anew, and autograd writes nothing into the tensor."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2)
+    x = torch.randint(0, 256, (2, 1, 6, 6), dtype=torch.uint8)
+    given = torch.rand(2, 2, 5, 5)
+    kept = given.clone()
+    y = layers.convolution_relu(layers.first_convolution_relu(x, first, given), second)
+    torch.testing.assert_close(y, functional.conv2d(kept, second.weight, second.bias).relu())
+    y.sum().backward()
+    assert given.grad_fn is None
+    assert not given.requires_grad
+    torch.testing.assert_close(given, kept, rtol=0, atol=0)
