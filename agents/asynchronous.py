@@ -14,6 +14,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
+from agents import machine
 from agents.actor_critic import RolloutWorker
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
@@ -154,7 +155,7 @@ class Asynchronous:
         self, index: int, pipe: connection.Connection, state: dict[str, Any] | None, parent: int
     ) -> None:
         """A worker process: turns until told to pause, then its state, then wait for the word."""
-        torch.set_num_threads(1)
+        machine.prepare()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)  # the parent hears them and stops its workers
         worker = self._build_worker(index)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from agents import atari, checkpoint, files, memory, methods, provenance
+from agents import atari, checkpoint, files, machine, methods, provenance
 from agents.config import MethodSettings, load_method, short_hash
 from agents.lanes import FinishedEpisode
 from agents.schedules import Diverged
@@ -331,8 +331,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    torch.set_num_threads(1)
-    memory.keep_freed_memory()
+    machine.prepare()
     with checkpoint.exclusive(options.out / "resume" / spec.spec_hash()):
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
 
