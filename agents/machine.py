@@ -10,13 +10,13 @@ import torch
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
-def prepare() -> None:
-    """Set up the calling thread and its process for training with one thread of arithmetic.
+def prepare(threads: int = 1) -> None:
+    """Set up the calling thread and its process for training with `threads` threads of arithmetic.
 
     Numbers below 1e-38 are taken as 0, by this thread and those forked from it: the processor
     needs a hundred cycles for each, and the statistics of unused weights decay through them.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     keep_freed_memory()
 

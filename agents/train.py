@@ -293,7 +293,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--milestones-frames", type=int, nargs="+", required=True, metavar="N")
     parser.add_argument("--protocol", default="noop", help=", ".join(atari.PROTOCOLS))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=1, help="emulator threads")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the emulators and of the arithmetic"
+    )
     parser.add_argument("--checkpoint-seconds", type=float, default=120)
     parser.add_argument("--set", default="{}", help="settings to override, as JSON", dest="sets")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
@@ -331,7 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    machine.prepare()
+    machine.prepare(options.threads)
     with checkpoint.exclusive(options.out / "resume" / spec.spec_hash()):
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
 

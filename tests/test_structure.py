@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
 LAYERS = [
-    ("files", "seeding", "config", "targets"),
+    ("files", "seeding", "config", "targets", "layers", "machine"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
     ("lanes",),
     ("actor_critic",),

@@ -1,0 +1,173 @@
+"""One measurement of ours in a process of its own: `python -m benchmarks.cases NAME --help`.
+
+Prints one line of JSON: frames per second, CPU seconds and frames of the window, peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from agents import atari, machine, methods, provenance
+from agents.actor_critic import RolloutWorker
+from agents.atari import FRAMES_PER_STEP
+from agents.config import MethodSettings, load_method
+from agents.optim import rmsprop_step
+
+METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
+PARTS = ("emulator", "inference", "learning", "plain_learning")
+
+
+def rate(step: Callable[[], int], seconds: float, warmup_seconds: float) -> dict[str, float]:
+    """Call `step`, which returns the frames it was worth, for `seconds` after a warm-up."""
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < warmup_seconds:
+        step()
+    frames, begin, core_begin = 0, time.perf_counter(), provenance.usage()[0]
+    while time.perf_counter() - begin < seconds:
+        frames += step()
+    elapsed = time.perf_counter() - begin
+    core = provenance.usage()[0] - core_begin
+    return {"frames_per_second": frames / elapsed, "frames": frames, "core_seconds": core}
+
+
+def emulator(lanes: atari.AtariLanes) -> Callable[[], int]:
+    """Random play: emulation, greying, scaling and stacking, nothing else."""
+    rng = np.random.default_rng(0)
+    every = np.ones(lanes.lanes, bool)
+    lanes.reset(every, list(range(lanes.lanes)))
+
+    def step() -> int:
+        played = lanes.step(rng.integers(0, lanes.actions, lanes.lanes))
+        over = played.terminated | played.truncated
+        if over.any():
+            lanes.reset(over, rng.integers(0, 2**31, int(over.sum())))
+        return lanes.lanes * FRAMES_PER_STEP
+
+    return step
+
+
+def inference(worker: RolloutWorker) -> Callable[[], int]:
+    """Logits and values of one decision in every lane."""
+    worker.collect()
+    observation = torch.from_numpy(worker._observation)
+
+    @torch.inference_mode()
+    def step() -> int:
+        worker.network(observation)
+        return len(observation) * FRAMES_PER_STEP
+
+    return step
+
+
+def learning(worker: RolloutWorker) -> Callable[[], int]:
+    """Gradient of a rollout that has been played, and the update."""
+    worker.collect()
+    square_average = torch.zeros_like(worker.flat.master)
+
+    def step() -> int:
+        worker.backward()
+        gradient = worker.flat.gradient.float()
+        rmsprop_step(worker.flat.master, gradient, square_average, 1e-9, 0.99, 1e-5, "outside_sqrt")
+        worker.flat.publish()
+        return worker.frames_per_rollout
+
+    return step
+
+
+def plain_learning(worker: RolloutWorker) -> Callable[[], int]:
+    """The same by PyTorch's own layers, autograd and optimizer: forward and backward."""
+    worker.collect()
+    network, dtype = worker.network, next(worker.network.parameters()).dtype
+    convolutions = [
+        nn.Conv2d(c.in_channels, c.out_channels, c.kernel_size, c.stride)
+        for c in network.convolutions
+    ]
+    hidden = nn.Linear(network.hidden.in_features, network.hidden.out_features)
+    heads = nn.Linear(network.hidden.out_features, network.policy.out_features + 1)
+    model = nn.ModuleList([*convolutions, hidden, heads]).to(dtype)
+    optimizer = torch.optim.RMSprop(model.parameters(), 1e-9, 0.99, 1e-5)
+    pixels = worker._observations.flatten(0, 1)
+
+    def step() -> int:
+        x = pixels.to(dtype) / 255
+        for convolution in convolutions:
+            x = functional.relu(convolution(x))
+        out = heads(functional.relu(hidden(x.flatten(1)))).float()
+        loss = out[:, -1].square().mean() - torch.log_softmax(out[:, :-1], 1)[:, 0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        return worker.frames_per_rollout
+
+    return step
+
+
+def train(
+    settings: MethodSettings, game: str, threads: int, seconds: float, warmup_seconds: float
+) -> dict[str, float]:
+    """Train as `agents.train` does, without its files."""
+
+    def make_lanes(lanes: int) -> atari.AtariLanes:
+        return atari.AtariLanes(game, lanes, atari.protocol("noop"), threads)
+
+    training = methods.build(settings, make_lanes, 0, 10**12)
+    try:
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < warmup_seconds or training.frames == 0:
+            training.advance(10**12)
+        first, begin = training.frames, time.perf_counter()
+        # To the next whole update, which for REINFORCE is many episodes.
+        while time.perf_counter() - begin < seconds:
+            training.advance(10**12)
+        frames, elapsed = training.frames - first, time.perf_counter() - begin
+        training.state()  # A3C's workers say what they cost when they stand still
+        memory = training.peak_memory_of_workers()
+    finally:
+        training.close()
+    return {"frames_per_second": frames / elapsed, "frames": frames, "workers_memory_bytes": memory}
+
+
+def main() -> None:
+    """Measure one case and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cases", description=__doc__)
+    parser.add_argument("name", help=f"{', '.join(PARTS)}, or a method of config/methods")
+    parser.add_argument("--game", default="pong")
+    parser.add_argument("--set", default="{}", dest="sets", help="settings to override, as JSON")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--warmup-seconds", type=float, default=3)
+    parser.add_argument("--cores", help="pin to these, 0,1")
+    options = parser.parse_args()
+    if options.cores:
+        os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
+    machine.prepare(options.threads)
+    method = "a2c" if options.name in PARTS else options.name
+    settings = load_method(METHODS / f"{method}.yaml", json.loads(options.sets))
+    window = options.seconds, options.warmup_seconds
+    if options.name in PARTS:
+        lanes = atari.AtariLanes(
+            options.game, settings.lanes, atari.protocol("noop"), options.threads
+        )
+        part = globals()[options.name]
+        found = rate(
+            part(lanes if part is emulator else RolloutWorker(settings, lanes, 0)), *window
+        )
+    else:
+        found = train(settings, options.game, options.threads, *window)
+    memory = provenance.usage()[1] + found.pop("workers_memory_bytes", 0)
+    print(json.dumps({**found, "peak_memory_bytes": memory}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Measure training speed side by side: `python -m benchmarks.speed --help`, or `make bench`.
+
+Every case is a process of its own; the rounds go through all cases in turn, so that a machine
+whose speed drifts slows all of them; the figure is the median of the rounds. Two layouts:
+
+- `per_core`: one job pinned to each core, all at once, one thread each; frames/s of one job.
+- `all_cores`: one job with as many threads (or worker processes) as there are cores.
+
+The limit of a core is 1 / (1/emulator + 1/inference + 1/learning), each measured alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from agents import files, provenance
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENTS = ROOT / ".benchmarks"
+LAYOUTS = ("per_core", "all_cores")
+SMALL = {"network": "mnih2013"}
+BFLOAT16 = {"precision": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table: what is measured, with which settings, by whose code."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    peer: str = ""  # "" is ours
+    limited: bool = False  # whether the machine's limit says something about it
+    layouts: tuple[str, ...] = LAYOUTS
+
+    @property
+    def key(self) -> str:
+        return " ".join([self.peer or "retable", self.name, self.variant]).strip()
+
+    @property
+    def variant(self) -> str:
+        """Network and precision as the table prints them."""
+        if self.name == "emulator":
+            return ""
+        if self.peer:
+            return "nature float32"
+        network = self.settings.get("network", "nature")
+        return f"{network} {self.settings.get('precision', 'float32')}"
+
+    def command(self, game: str, threads: int, cores: str, seconds: float) -> list[str]:
+        window = ["--threads", str(threads), "--cores", cores, "--seconds", str(seconds)]
+        if self.peer:
+            script = ROOT / "benchmarks" / f"peer_{self.peer}.py"
+            rom = "".join(part.capitalize() for part in game.split("_"))
+            return [str(python_of(self.peer)), str(script), self.name, "--game", rom, *window]
+        sets = ["--set", json.dumps(self.settings), "--game", game]
+        return [sys.executable, "-m", "benchmarks.cases", self.name, *sets, *window]
+
+
+def _ours() -> list[Case]:
+    cases = [Case("emulator")]
+    for settings in ({}, BFLOAT16, SMALL):
+        for part in ("inference", "learning", "plain_learning"):
+            cases.append(Case(part, settings, layouts=("per_core",)))
+        cases.append(Case("a2c", settings, limited=True))
+    for method in ("actor_critic", "a3c_ff", "a3c_lstm", "reinforce"):
+        cases.append(Case(method, limited=True))
+    return cases
+
+
+PEERS = [Case("emulator", peer="envpool"), Case("a2c", peer="sb3"), Case("dqn", peer="sb3")]
+
+
+def python_of(peer: str) -> Path:
+    """The Python of the peer's own environment."""
+    return ENVIRONMENTS / peer / "bin" / "python"
+
+
+def install(peer: str) -> None:
+    """Make the peer's environment, if it is not there yet."""
+    done = ENVIRONMENTS / peer / "installed"
+    if done.exists():
+        return
+    requirements = ROOT / "benchmarks" / f"requirements-{peer}.txt"
+    subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENTS / peer)], check=True)
+    pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "-r", str(requirements)]
+    subprocess.run(pip, check=True)
+    done.touch()
+
+
+def measure(case: Case, layout: str, game: str, seconds: float) -> dict[str, float]:
+    """Run one case once; `RuntimeError` with its last words if it fails."""
+    cores = sorted(os.sched_getaffinity(0))
+    every = ",".join(map(str, cores))
+    if layout == "per_core":
+        commands = [case.command(game, 1, str(core), seconds) for core in cores]
+    else:
+        commands = [case.command(game, len(cores), every, seconds)]
+    single = {"OMP_NUM_THREADS": "1"} if layout == "per_core" else {}
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **single},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    found = []
+    for process in running:
+        out, error = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{case.key} ({layout}) failed:\n{error[-2000:]}")
+        found.append(json.loads(out.splitlines()[-1]))
+    return {
+        "frames_per_second": sum(one["frames_per_second"] for one in found) / len(found),
+        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),
+    }
+
+
+def summarise(
+    cases: list[Case], samples: dict[tuple[str, str], list[dict[str, float]]], cores: int
+) -> list[dict[str, Any]]:
+    """Medians, spread, and ratios to the machine's limit and to Stable-Baselines3's A2C."""
+    rates = {
+        key: [sample["frames_per_second"] for sample in found] for key, found in samples.items()
+    }
+    rows = []
+    for case in cases:
+        for layout in case.layouts:
+            found = rates.get((case.key, layout))
+            if not found:
+                continue
+            own = median(found)
+            row = {
+                "case": case.key,
+                "name": case.name,
+                "by": case.peer or "retable",
+                "variant": case.variant,
+                "layout": layout,
+                "frames_per_second": own,
+                "lowest": min(found),
+                "highest": max(found),
+                "rounds": len(found),
+                "peak_memory_bytes": max(
+                    sample["peak_memory_bytes"] for sample in samples[case.key, layout]
+                ),
+                "limit": None,
+                "ratio_to_limit": None,
+                "ratio_to_sb3": None,
+            }
+            if case.limited:
+                parts = [("retable emulator", "per_core")]
+                parts += [
+                    (Case(part, case.settings).key, "per_core")
+                    for part in ("inference", "learning")
+                ]
+                if all(part in rates for part in parts):
+                    limit = 1 / sum(1 / median(rates[part]) for part in parts)
+                    row["limit"] = limit * (cores if layout == "all_cores" else 1)
+                    row["ratio_to_limit"] = own / row["limit"]
+            rival = rates.get(
+                (f"sb3 {'dqn' if 'dqn' in case.name else 'a2c'} nature float32", layout)
+            )
+            if case.limited and rival and "nature" in case.variant:
+                # Pair by pair: both of one round, minutes apart at most.
+                row["ratio_to_sb3"] = median(a / b for a, b in zip(found, rival, strict=False))
+            rows.append(row)
+    return rows
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table that the README carries."""
+
+    def ratio(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    lines = [
+        "| what | network, precision | layout | frames/s, median (lowest to highest) | of limit "
+        "| times SB3 | peak memory, MB |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for row in report["rows"]:
+        by = {"retable": "", "sb3": "Stable-Baselines3: ", "envpool": "EnvPool: "}[row["by"]]
+        spread = f"{row['frames_per_second']:,.0f} ({row['lowest']:,.0f} to {row['highest']:,.0f})"
+        cells = [
+            by + row["name"],
+            row["variant"],
+            {"per_core": "one job a core", "all_cores": "one job, all cores"}[row["layout"]],
+            spread,
+            ratio(row["ratio_to_limit"]),
+            ratio(row["ratio_to_sb3"]),
+            f"{row['peak_memory_bytes'] / 1e6:,.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines += [
+        "",
+        f"{report['game']}, skip 4; {report['cpu']}; {report['date']}; commit "
+        f"{report['commit'][:7]}; {versions}. {report['rounds']} interleaved rounds of "
+        f"{report['seconds']:g} s. Frames are emulator frames. The limit is 1 / (1/emulator + "
+        "1/inference + 1/learning) of a core, each part alone and as measured in this run, with "
+        "A2C's network and batch; with all cores it is as many times that. `plain_learning` is "
+        "PyTorch's own layers, autograd and RMSprop. A3C's memory counts the pages that its "
+        "workers share once for each of them.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure and write speed.json and speed.md."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--game", default="pong")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6, help="window of each measurement")
+    parser.add_argument("--cases", nargs="+", default=[""], help="only cases with such a name")
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    options = parser.parse_args()
+    cases = [
+        case
+        for case in _ours() + ([] if options.no_peers else PEERS)
+        if any(wanted in case.key for wanted in options.cases)
+    ]
+    if not cases:
+        known = ", ".join(case.key for case in _ours() + PEERS)
+        print(
+            f"error: cases: {options.cases}: none has such a name; known: {known}", file=sys.stderr
+        )
+        return 1
+    for peer in sorted({case.peer for case in cases if case.peer}):
+        install(peer)
+    samples: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for number in range(options.rounds):
+        for case in cases:
+            for layout in case.layouts:
+                if layout not in options.layouts:
+                    continue
+                sample = measure(case, layout, options.game, options.seconds)
+                samples.setdefault((case.key, layout), []).append(sample)
+                rate = sample["frames_per_second"]
+                print(f"round {number + 1} {case.key} {layout}: {rate:,.0f}", flush=True)
+    cores = len(os.sched_getaffinity(0))
+    report = {
+        "game": options.game,
+        "cpu": f"{cores} cores of {provenance.cpu_name()}",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": provenance.commit()[0],
+        "versions": provenance.versions(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "rows": summarise(cases, samples, cores),
+        "samples": {" | ".join(key): found for key, found in samples.items()},
+    }
+    files.write_json(options.out / "speed.json", report)
+    files.write_text(options.out / "speed.md", markdown(report))
+    print(markdown(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The benchmark's arithmetic, and that its cases run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import speed
+
+
+def sample(rate: float) -> dict[str, float]:
+    return {"frames_per_second": rate, "peak_memory_bytes": 2_000_000}
+
+
+def samples() -> dict[tuple[str, str], list[dict[str, float]]]:
+    per_core = {
+        "retable emulator": [900, 1000, 1100],
+        "retable inference nature float32": [2000, 2000, 2000],
+        "retable learning nature float32": [500, 500, 800],
+        "retable a2c nature float32": [200, 250, 100],
+        "sb3 a2c nature float32": [100, 50, 100],
+    }
+    found = {(key, "per_core"): [sample(r) for r in rates] for key, rates in per_core.items()}
+    found["retable a2c nature float32", "all_cores"] = [sample(430)]
+    return found
+
+
+CASES = [speed.Case("emulator"), speed.Case("a2c", limited=True), speed.Case("a2c", peer="sb3")]
+
+
+def test_limit_and_ratios_by_hand() -> None:
+    """1 / (1/1000 + 1/2000 + 1/500) = 285.7; ratios to the peer round by round: 2, 5, 1."""
+    rows = {(r["case"], r["layout"]): r for r in speed.summarise(CASES, samples(), cores=2)}
+    row = rows["retable a2c nature float32", "per_core"]
+    assert row["frames_per_second"] == 200
+    assert (row["lowest"], row["highest"]) == (100, 250)
+    assert row["limit"] == pytest.approx(2000 / 7)
+    assert row["ratio_to_limit"] == pytest.approx(0.7)
+    assert row["ratio_to_sb3"] == 2
+    both = rows["retable a2c nature float32", "all_cores"]
+    assert both["limit"] == pytest.approx(4000 / 7)
+    assert both["ratio_to_sb3"] is None
+    assert rows["sb3 a2c nature float32", "per_core"]["ratio_to_limit"] is None
+
+
+def test_table_shows_what_was_measured() -> None:
+    report = {
+        "rows": speed.summarise(CASES, samples(), cores=2),
+        "game": "pong",
+        "cpu": "a processor",
+        "date": "2026-01-02",
+        "commit": "0123456789",
+        "versions": {"python": "3.11"},
+        "rounds": 3,
+        "seconds": 6.0,
+    }
+    lines = speed.markdown(report).splitlines()
+    assert "| a2c | nature float32 | one job a core | 200 (100 to 250) | 0.70 | 2.00 | 2 |" in lines
+    assert (
+        "| Stable-Baselines3: a2c | nature float32 | one job a core | 100 (50 to 100) |  |  | 2 |"
+        in lines
+    )
+
+
+@pytest.mark.parametrize("name", ["emulator", "inference", "learning", "plain_learning", "a2c"])
+def test_cases_run(name: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.cases", name, "--seconds", "0.1"]
+    command += ["--warmup-seconds", "0", "--set", '{"network": "mnih2013"}']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["frames"] > 0
+    assert found["frames_per_second"] > 0
+    assert found["peak_memory_bytes"] > 50e6
+
+
+def test_an_unknown_case_is_named() -> None:
+    command = [sys.executable, "-m", "benchmarks.speed", "--cases", "a9c"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cases: ['a9c']: none has such a name; known: retable emulator" in done.stderr
