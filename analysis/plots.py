@@ -4,6 +4,7 @@
 `analysis.figures.FIGURES`. The same input gives the same bytes.
 """
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -405,15 +406,26 @@ def draw(results: Path) -> dict[str, Figure]:
     return {name: figures[name] for name in FIGURES}
 
 
+def theme() -> contextlib.AbstractContextManager:
+    """Return the context in which every figure is drawn and saved."""
+    return matplotlib.rc_context(
+        seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | RC
+    )
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write one figure as SVG and PNG: the same figure, the same bytes."""
+    with atomic_path(folder / f"{name}.svg") as path:
+        figure.savefig(path, metadata={"Date": None})
+    with atomic_path(folder / f"{name}.png") as path:
+        figure.savefig(path, dpi=PNG_DPI, metadata={"Software": None})
+
+
 def write(results: Path) -> str:
     """Write every figure as SVG and PNG and return one line that says where."""
-    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | RC
-    with matplotlib.rc_context(theme):
+    with theme():
         for name, figure in draw(results).items():
-            with atomic_path(results / "figures" / f"{name}.svg") as path:
-                figure.savefig(path, metadata={"Date": None})
-            with atomic_path(results / "figures" / f"{name}.png") as path:
-                figure.savefig(path, dpi=PNG_DPI, metadata={"Software": None})
+            save(figure, results / "figures", name)
     return f"wrote {len(FIGURES)} figures, svg and png: {results / 'figures'}"
 
 
