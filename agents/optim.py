@@ -81,15 +81,29 @@ def rmsprop_step(
     The place matters: an epsilon of 1e-5 inside is one of 3e-3 outside where g is small.
     Source: Mnih et al. 2016, equations (8) and (9), inside; PyTorch's RMSprop, outside.
     """
-    square_average.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
-    # A weight behind a dead unit has no gradient: its statistic decays to 0, where the vector
-    # library's square root takes thirty times as long. No epsilon notices 1e-30.
-    square_average.clamp_min_(1e-30)
     if epsilon_place == "inside_sqrt":
+        square_average.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
         scale = (square_average + epsilon).sqrt_()
-    else:
-        scale = square_average.sqrt().add_(epsilon)
-    weights.addcdiv_(gradient, scale, value=-learning_rate)
+        weights.addcdiv_(gradient, scale, value=-learning_rate)
+        return
+    # Adam without a first moment (beta 0) and past all bias correction is this RMSProp, and
+    # PyTorch has Adam in one pass over the memory. `gradient` stands in for the first moment: with
+    # beta 0 it is written over with itself.
+    torch._fused_adam_(
+        [weights],
+        [gradient],
+        [gradient],
+        [square_average],
+        [],
+        [torch.tensor(1e9, device=weights.device)],
+        lr=learning_rate,
+        beta1=0.0,
+        beta2=decay,
+        weight_decay=0.0,
+        eps=epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def clip_gradient(gradient: Tensor, norm_limit: float) -> Tensor:

@@ -105,7 +105,7 @@ def draw(report: dict[str, Any]) -> Figure:
         marker="o",
         label="time to a score, Mnih et al. 2016, 16 cores",
     )
-    speed.set(yscale="log", xlabel="workers", title="Speed-up over one worker")
+    speed.set(yscale="log", ylim=(0.85, 45), xlabel="workers", title="Speed-up over one worker")
     speed.legend(loc="upper left")
     scored = [run for run in runs if run["score"] is not None]
     score.errorbar(
@@ -117,7 +117,7 @@ def draw(report: dict[str, Any]) -> Figure:
     )
     score.set(
         xlabel="workers",
-        title=f"{report['game']} after {report['frames']:,} frames: mean return ± SE",
+        title=f"Return after {report['frames']:,} frames, ± SE",
     )
     for axes in (speed, score):
         axes.set_xscale("log", base=2)
