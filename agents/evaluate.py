@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from agents import atari, checkpoint, files, trace
 from agents.networks import ActorCriticNetwork
+from agents.random_play import ConstantPolicy
 from agents.seeding import derive_seed, numpy_generator
 
 COLUMNS = (
@@ -36,6 +37,7 @@ COLUMNS = (
     "ended",
 )
 ACTION_SELECTIONS = ("sample", "greedy")
+Policy = ActorCriticNetwork | ConstantPolicy
 
 
 @dataclass
@@ -75,7 +77,7 @@ def choose_actions(
 
 @torch.inference_mode()
 def play(
-    network: ActorCriticNetwork,
+    network: Policy,
     env: atari.AtariLanes,
     episodes: int,
     seed: int,
@@ -127,10 +129,12 @@ def play(
     return [done[number] for number in range(episodes)]
 
 
-def load_policy(path: Path, device: str) -> tuple[dict, ActorCriticNetwork]:
+def load_policy(path: Path, device: str) -> tuple[dict, Policy]:
     """Read a milestone's policy; return what it says of itself and the network in float32."""
     policy = checkpoint.load(path)
     settings = policy["settings"]
+    if settings["topology"] == "random":
+        return policy, ConstantPolicy(policy["weights"]["policy.bias"]).to(device)
     env_actions = policy["weights"]["policy.bias"].numel()
     network = ActorCriticNetwork(settings["network"], env_actions, settings["lstm_cells"], "torch")
     network.load_state_dict({k: v.float() for k, v in policy["weights"].items()})
@@ -199,7 +203,9 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     record = json.loads(record_path.read_text())
     kept = {m["milestone_frames"]: m for m in record["milestones"]}
     protocol = atari.protocol(record["protocol"])
-    selection = {"action_selection": options.action_selection, "evaluation_seed": options.seed}
+    random = record["settings"]["topology"] == "random"
+    action_selection = "sample" if random else options.action_selection
+    selection = {"action_selection": action_selection, "evaluation_seed": options.seed}
     if options.milestone_frames not in kept:
         if record["status"] == "diverged":
             policy = {key: record[key] for key in ("method", "game", "seed")}
@@ -223,8 +229,14 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         env,
         options.episodes,
         options.seed,
-        (policy["method"], policy["game"], policy["seed"], policy["milestone_frames"]),
-        options.action_selection == "sample",
+        # Random play is the same policy at every milestone: the same episodes too.
+        (
+            policy["method"],
+            policy["game"],
+            policy["seed"],
+            0 if random else options.milestone_frames,
+        ),
+        action_selection == "sample",
     )
     write(options.out, policy, protocol, evaluated, selection)
     return evaluated
