@@ -203,9 +203,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     record = json.loads(record_path.read_text())
     kept = {m["milestone_frames"]: m for m in record["milestones"]}
     protocol = atari.protocol(record["protocol"])
-    random = record["settings"]["topology"] == "random"
-    action_selection = "sample" if random else options.action_selection
-    selection = {"action_selection": action_selection, "evaluation_seed": options.seed}
+    selection = {"action_selection": options.action_selection, "evaluation_seed": options.seed}
     if options.milestone_frames not in kept:
         if record["status"] == "diverged":
             policy = {key: record[key] for key in ("method", "game", "seed")}
@@ -221,6 +219,10 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     policy, network = load_policy(options.run / kept[options.milestone_frames]["policy"], device)
     policy["method"] = policy["settings"]["method"]
+    milestone = options.milestone_frames
+    if policy["settings"]["topology"] == "random":
+        selection["action_selection"] = "sample"  # the likeliest of equal logits is no random play
+        milestone = 0  # the same policy at every milestone plays the same episodes
     env = atari.AtariLanes(
         policy["game"], min(options.lanes, options.episodes), protocol, options.threads
     )
@@ -229,14 +231,8 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         env,
         options.episodes,
         options.seed,
-        # Random play is the same policy at every milestone: the same episodes too.
-        (
-            policy["method"],
-            policy["game"],
-            policy["seed"],
-            0 if random else options.milestone_frames,
-        ),
-        action_selection == "sample",
+        (policy["method"], policy["game"], policy["seed"], milestone),
+        selection["action_selection"] == "sample",
     )
     write(options.out, policy, protocol, evaluated, selection)
     return evaluated
