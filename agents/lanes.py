@@ -123,7 +123,8 @@ class TrainingLanes:
         """Replay every lane's episode to where `state` left it; return observations [B, ...].
 
         `ValueError` names game and lane where the replay shows another observation than `state`
-        saw: a training that goes on from there would be another one.
+        saw: a training that goes on from there would be another one. What differs only inside the
+        emulator, and does not show yet, is not seen.
         """
         self._episode[:] = state["episode"]
         self._returns[:] = state["returns"]

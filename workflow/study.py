@@ -20,8 +20,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
+UNTRAINED = "random"  # the method without settings
 # They say which method it is and where its code lies; agents/config.py refuses them too.
-UNTRAINED = "random"
 NOT_OVERRIDABLE = ("method", "label", "version", "topology")
 
 
