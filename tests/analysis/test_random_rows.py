@@ -72,7 +72,7 @@ def test_colour_is_its_own():
 
 def test_status_counts_only_frames_to_be_trained(results: Path):
     study = load_study(results)
-    assert "0 of 6.0M frames" in status.lines(study, results, 0.0)[-1].replace("6M", "6.0M")
+    assert "6M of 6M frames, 100.0 %" in status.lines(study, results, 0.0)[-1]
 
 
 def test_a_trained_run_without_frames_is_still_refused(tmp_path: Path):
