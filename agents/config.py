@@ -12,7 +12,7 @@ import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -85,10 +85,25 @@ class EpisodeSettings(MethodSettings):
     chunk_steps: int = _number(1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RandomSettings:
+    """Uniformly random actions: nothing is trained, so no number is needed."""
+
+    network: ClassVar[str] = "none"
+    precision: ClassVar[str] = "none"
+    learning_rate_schedule: ClassVar[str] = "constant"
+
+    method: str
+    label: str
+    version: int = _number(1)
+    topology: str = _choice("random")
+
+
 TOPOLOGIES = {
     "lockstep": LockstepSettings,
     "async": AsyncSettings,
     "episodes": EpisodeSettings,
+    "random": RandomSettings,
 }
 
 

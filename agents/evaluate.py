@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from agents import atari, checkpoint, files, trace
 from agents.networks import ActorCriticNetwork
+from agents.random_play import ConstantPolicy
 from agents.seeding import derive_seed, numpy_generator
 
 COLUMNS = (
@@ -36,6 +37,7 @@ COLUMNS = (
     "ended",
 )
 ACTION_SELECTIONS = ("sample", "greedy")
+Policy = ActorCriticNetwork | ConstantPolicy
 
 
 @dataclass
@@ -75,7 +77,7 @@ def choose_actions(
 
 @torch.inference_mode()
 def play(
-    network: ActorCriticNetwork,
+    network: Policy,
     env: atari.AtariLanes,
     episodes: int,
     seed: int,
@@ -127,10 +129,12 @@ def play(
     return [done[number] for number in range(episodes)]
 
 
-def load_policy(path: Path, device: str) -> tuple[dict, ActorCriticNetwork]:
+def load_policy(path: Path, device: str) -> tuple[dict, Policy]:
     """Read a milestone's policy; return what it says of itself and the network in float32."""
     policy = checkpoint.load(path)
     settings = policy["settings"]
+    if settings["topology"] == "random":
+        return policy, ConstantPolicy(policy["weights"]["policy.bias"]).to(device)
     env_actions = policy["weights"]["policy.bias"].numel()
     network = ActorCriticNetwork(settings["network"], env_actions, settings["lstm_cells"], "torch")
     network.load_state_dict({k: v.float() for k, v in policy["weights"].items()})
@@ -215,6 +219,10 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     policy, network = load_policy(options.run / kept[options.milestone_frames]["policy"], device)
     policy["method"] = policy["settings"]["method"]
+    milestone = options.milestone_frames
+    if policy["settings"]["topology"] == "random":
+        selection["action_selection"] = "sample"  # the likeliest of equal logits is no random play
+        milestone = 0  # the same policy at every milestone plays the same episodes
     env = atari.AtariLanes(
         policy["game"], min(options.lanes, options.episodes), protocol, options.threads
     )
@@ -223,8 +231,8 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         env,
         options.episodes,
         options.seed,
-        (policy["method"], policy["game"], policy["seed"], policy["milestone_frames"]),
-        options.action_selection == "sample",
+        (policy["method"], policy["game"], policy["seed"], milestone),
+        selection["action_selection"] == "sample",
     )
     write(options.out, policy, protocol, evaluated, selection)
     return evaluated

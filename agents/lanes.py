@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ class TrainingLanes:
         self._returns = np.zeros(self.lanes, np.int64)
         self._actions = [bytearray() for _ in range(self.lanes)]
         self._finished: list[FinishedEpisode] = []
+        self._observation: NDArray[np.uint8] | None = None
 
     def _seed(self, lane: int) -> int:
         return training_seed(
@@ -61,7 +63,8 @@ class TrainingLanes:
     def start(self) -> NDArray[np.uint8]:
         """Begin the first episode of every lane; return observations [B, ...]."""
         seeds = [self._seed(lane) for lane in range(self.lanes)]
-        return self.env.reset(np.ones(self.lanes, bool), seeds)
+        self._observation = self.env.reset(np.ones(self.lanes, bool), seeds)
+        return self._observation
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Step, NDArray[np.uint8]]:
         """Play one decision in every lane.
@@ -91,6 +94,7 @@ class TrainingLanes:
                 self._actions[lane] = bytearray()
                 seeds.append(self._seed(lane))
             observation = self.env.reset(over, seeds)
+        self._observation = observation
         return step, observation
 
     def take_finished(self) -> list[FinishedEpisode]:
@@ -99,22 +103,47 @@ class TrainingLanes:
         return finished
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs: no emulator state, only numbers and actions."""
+        """Return what `restore` needs: no emulator state, only numbers and actions.
+
+        `observations_crc32` are of what each lane is about to act on; empty before `start`.
+        """
         return {
             "episode": self._episode.tolist(),
             "returns": self._returns.tolist(),
             "actions": [bytes(actions) for actions in self._actions],
+            "observations_crc32": self._checksums(),
         }
 
+    def _checksums(self) -> list[int]:
+        if self._observation is None:
+            return []
+        return [zlib.crc32(np.ascontiguousarray(own)) for own in self._observation]
+
     def restore(self, state: dict[str, Any]) -> NDArray[np.uint8]:
-        """Replay every lane's episode to where `state` left it; return observations [B, ...]."""
+        """Replay every lane's episode to where `state` left it; return observations [B, ...].
+
+        `ValueError` names game and lane where the replay shows another observation than `state`
+        saw: a training that goes on from there would be another one. What differs only inside the
+        emulator, and does not show yet, is not seen.
+        """
         self._episode[:] = state["episode"]
         self._returns[:] = state["returns"]
         self._actions = [bytearray(actions) for actions in state["actions"]]
-        return trace.restore(
+        self._observation = trace.restore(
             self.env,
             [
                 trace.Trace(self._seed(lane), np.frombuffer(bytes(actions), np.uint8))
                 for lane, actions in enumerate(self._actions)
             ],
         )
+        # A checkpoint of before these sums has none: it is taken as it is.
+        saved = state.get("observations_crc32", [])
+        for lane, (found, expected) in enumerate(zip(self._checksums(), saved, strict=False)):
+            if found != expected:
+                raise ValueError(
+                    f"{getattr(self.env, 'game', 'game')}, lane {self._first_lane + lane}: the "
+                    f"replayed episode does not show what the checkpoint saw (CRC32 {found:08x}, "
+                    f"saved {expected:08x}); was it made with another ale-py, or does the game "
+                    f"belong in atari.SEED_EVERY_EPISODE?"
+                )
+        return self._observation

@@ -12,8 +12,14 @@ from agents.config import MethodSettings
 from agents.episodes import Episodes
 from agents.lanes import FinishedEpisode
 from agents.lockstep import Lockstep
+from agents.random_play import RandomPlay
 
-TOPOLOGIES = {"lockstep": Lockstep, "async": Asynchronous, "episodes": Episodes}
+TOPOLOGIES = {
+    "lockstep": Lockstep,
+    "async": Asynchronous,
+    "episodes": Episodes,
+    "random": RandomPlay,
+}
 
 MakeLanes = Callable[[int], Any]  # number of lanes -> lanes like atari.AtariLanes
 

@@ -134,7 +134,7 @@ class Run:
         last_checkpoint = time.monotonic()
         try:
             for milestone in remaining:
-                while self.training.frames < milestone:
+                while self._trains() and self.training.frames < milestone:
                     self._record(self.training.advance(milestone))
                     if self.stopping:
                         self.save_checkpoint()
@@ -148,6 +148,9 @@ class Run:
             return "diverged"
         self.save_checkpoint()
         return "finished"
+
+    def _trains(self) -> bool:
+        return self.spec.settings.topology != "random"
 
     reason = ""
 

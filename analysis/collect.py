@@ -23,6 +23,7 @@ from analysis.scores import (
     EPISODE_COLUMNS,
     MISSING_COLUMNS,
     RUN_COLUMNS,
+    UNTRAINED,
     ResultsError,
     Study,
     command,
@@ -144,7 +145,8 @@ def _check_record(
     constant = (record.get("settings") or {}).get("learning_rate_schedule") == "constant"
     if not (constant and record["budget_frames"] in study.milestones_frames):
         demand("budget_frames", study.milestones_frames[-1])
-    if record["status"] == "finished" and record["frames"] < record["budget_frames"]:
+    trains = run[0] != UNTRAINED
+    if trains and record["status"] == "finished" and record["frames"] < record["budget_frames"]:
         raise ResultsError(
             f"{path}: status is finished at {record['frames']} of {record['budget_frames']} frames"
         )

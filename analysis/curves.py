@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.normalise import normalise
 from analysis.reference import references
-from analysis.scores import ResultsError, Study
+from analysis.scores import UNTRAINED, ResultsError, Study
 
 AXES = {"frames": "frames", "hours": "seconds"}
 MIN_BINS, MAX_BINS = 5, 40
@@ -29,9 +29,9 @@ class Curve:
 
 def load_training(results: Path, runs: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
     """Return the training episodes of each run that has them: (method, game, seed) -> frames,
-    seconds and return, in the order of frames."""
+    seconds and return, in the order of frames. Random play has none."""
     found = {}
-    for run in runs.itertuples():
+    for run in runs[runs["method"] != UNTRAINED].itertuples():
         path = Path(results) / "runs" / run.method / run.game / str(run.seed)
         path /= "training_episodes.csv"
         if not path.exists():

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.reference import load_games, load_scores
 from analysis.render import DASH, Grid, Row, frames_text
-from analysis.scores import Study, run_scores
+from analysis.scores import UNTRAINED, Study, run_scores
 
 PAPER_SYSTEMS = ("a3c_ff_1_day", "a3c_ff_4_days", "a3c_lstm_4_days")
 # Actor-critic code that others have measured, with the budgets that they had.
@@ -85,7 +85,7 @@ def _published(cells: pd.DataFrame, game: str, kind: str, protocol: str, system:
 def _trained(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
     rows = []
     for method in study.methods:
-        for milestone in study.milestones_frames:
+        for milestone in study.milestones_of(method):
             own = scores[
                 (scores["game"] == game)
                 & (scores["method"] == method)
@@ -102,7 +102,7 @@ def _trained(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
                     "milestone": milestone,
                     "budget_frames": own["frames"].mean(),
                     "protocol": study.protocol,
-                    "selection": "final weights",
+                    "selection": "none" if method == UNTRAINED else "final weights",
                     "seeds": len(own),
                     "score": values.mean(),
                     "standard_error": values.std(ddof=1) / math.sqrt(len(own)),
@@ -160,7 +160,9 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
 
 
 def _main_column(row) -> str:
-    return row.row if pd.isna(row.milestone) else f"{row.row} at {frames_text(row.milestone)}"
+    if pd.isna(row.milestone) or row.method == UNTRAINED:
+        return row.row if row.kind != "trained" else f"{row.row}, measured here"
+    return f"{row.row} at {frames_text(row.milestone)}"
 
 
 def _other_column(row) -> str:

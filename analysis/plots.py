@@ -24,6 +24,7 @@ from analysis.reference import load_games, load_scores, normalised, references
 from analysis.render import frames_text
 from analysis.scores import (
     METHODS,
+    UNTRAINED,
     Study,
     command,
     load_aggregates,
@@ -36,6 +37,7 @@ from analysis.scores import (
 # Colour, marker and line style of each method, the same in every figure. The policy-gradient
 # methods and Double DQN have colours of Okabe and Ito (2008); the rest are of Tol's muted scheme.
 STYLES = {
+    "random": ("#DDCC77", "p", ":"),
     "reinforce": ("#E69F00", "o", "-"),
     "actor_critic": ("#56B4E9", "s", "--"),
     "a2c": ("#009E73", "^", "-."),
@@ -215,7 +217,7 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
     rows = [
         (method, milestone)
         for method in sorted(study.methods, key=_order)
-        for milestone in study.milestones_frames
+        for milestone in study.milestones_of(method)
         if ((aggregates["method"] == method) & (aggregates["milestone"] == milestone)).any()
     ]
     if not rows:
@@ -238,7 +240,7 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
     panels[0].set_yticks(
         range(len(rows)),
         [
-            study.method_label(m) + (f" at {frames_text(at)}" if several else "")
+            study.method_label(m) + (f" at {frames_text(at)}" if several and m != UNTRAINED else "")
             for m, at in rows
         ],
     )  # fmt: skip

@@ -31,7 +31,9 @@ class Grid:
 
 
 def frames_text(frames: float) -> str:
-    """Return a number of frames as people say it: 400k, 1M, 1.5M, 320M, 1000M."""
+    """Return a number of frames as people say it: 0, 400k, 1M, 1.5M, 320M, 1000M."""
+    if frames < 1_000:
+        return f"{frames:g}"
     if frames < 1_000_000:
         return f"{frames / 1_000:.4g}k"
     return f"{round(frames / 1_000_000, 2):g}M"

@@ -24,6 +24,7 @@ from analysis.reference import references
 # Every method of the table with its printed name, from the simplest on: the order of all tables,
 # and the key of each method's colour.
 METHODS = {
+    "random": "Random",
     "reinforce": "REINFORCE",
     "actor_critic": "Actor-critic",
     "a2c": "A2C",
@@ -35,6 +36,9 @@ METHODS = {
     "a3c_ff": "A3C-FF",
     "a3c_lstm": "A3C-LSTM",
 }
+
+# Plays at random: no frames, no settings, and the same policy at every milestone.
+UNTRAINED = "random"
 
 EPISODE_COLUMNS = {
     "method": str,
@@ -130,10 +134,15 @@ class Study:
         given = self.method_files.get(method, {}).get("label")
         return given or METHODS.get(method, method)
 
+    def milestones_of(self, method: str) -> list[int]:
+        """Return the milestones at which policies of `method` differ: for random play one."""
+        return self.milestones_frames[-1:] if method == UNTRAINED else self.milestones_frames
+
     def expected_settings(self, method: str) -> dict[str, Any]:
         """Return the method's settings with the overrides of the study put over them."""
         settings = dict(self.method_files.get(method, {}).get("settings", {}))
-        return settings | self.overrides.get("all", {}) | self.overrides.get(method, {})
+        everyones = {} if method == UNTRAINED else self.overrides.get("all", {})
+        return settings | everyones | self.overrides.get(method, {})
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.render import DASH, frames_text
-from analysis.scores import ResultsError, Study, load_study
+from analysis.scores import UNTRAINED, ResultsError, Study, load_study
 
 STALE_SECONDS = 60
 STATUSES = ("running", "stale", "stopped", "diverged", "finished", "waiting")
@@ -103,7 +103,7 @@ def lines(study: Study, results: Path, now: float, everything: bool = False) -> 
     # A run ends with the first rollout at or past its budget; what is over it is no progress.
     each = study.milestones_frames[-1]
     frames = sum(min(int(state.get("frames") or 0), each) for state in states.values())
-    budget = each * len(jobs)
+    budget = each * sum(method != UNTRAINED for method, _, _ in jobs)
     speed = sum(
         float(state.get("frames_per_second") or 0)
         for state in states.values()

@@ -18,7 +18,14 @@ from analysis.render import (
     interval_text,
     number_text,
 )
-from analysis.scores import METHODS, MISSING_REASONS, Study, complete_seeds, run_scores
+from analysis.scores import (
+    METHODS,
+    MISSING_REASONS,
+    UNTRAINED,
+    Study,
+    complete_seeds,
+    run_scores,
+)
 
 # Published rows under no-op starts, the protocol that a reader without the human starts can use.
 NOOP_SYSTEMS = (
@@ -120,10 +127,10 @@ def table1(
     order = [m for m in METHODS if m in study.methods]
     order += [m for m in study.methods if m not in METHODS]
     for method in order:
-        for milestone in study.milestones_frames:
+        for milestone in study.milestones_of(method):
             records.append(_trained(study, scores, runs, aggregates, method, milestone))
     for method, label in METHODS.items():
-        if method not in study.methods:
+        if method not in study.methods and method != UNTRAINED:
             records.append({"kind": "not_trained", "row": label, "method": method})
     return pd.DataFrame(records, columns=COLUMNS)
 
@@ -243,7 +250,9 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
 def _cells(row, count: int, width: int) -> list[str]:
     if row.kind == "not_trained":
         return [row.row, "not trained in this study", *[DASH] * (width - 2)]
-    if row.kind in ("trained", "no_complete_seed"):
+    if row.method == UNTRAINED:
+        training, name, how = "nothing is trained", row.row, DASH
+    elif row.kind in ("trained", "no_complete_seed"):
         training = f"{hours_text(row.hours)} ({hours_text(row.core_hours, 'core-')})"
         name = f"{row.row} at {frames_text(row.milestone)}"
         how = ", ".join(filter(None, (row.network, row.precision, row.device)))
@@ -289,7 +298,7 @@ def notes(
         "frames an episode. Normalised with "
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
         f"{RULES[study.rule]}.",
-        _budget_note(study),
+        *([_budget_note(study)] if set(study.methods) != {UNTRAINED} else []),
         _interval_note(study, table),
         "Training time of a row trained here is the mean over its runs (one game, one seed each): "
         "wall-clock time, and time summed over cores, on the hardware that the report names; "

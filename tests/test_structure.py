@@ -20,7 +20,7 @@ LAYERS = [
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
     ("lanes",),
     ("actor_critic",),
-    ("episodes", "lockstep", "asynchronous"),
+    ("episodes", "lockstep", "asynchronous", "random_play"),
     ("methods",),
     ("train", "evaluate", "audit"),
 ]

@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
+UNTRAINED = "random"  # the method without settings
 # They say which method it is and where its code lies; agents/config.py refuses them too.
 NOT_OVERRIDABLE = ("method", "label", "version", "topology")
 
@@ -50,9 +51,13 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Return the settings in which the runs of `method` differ from its file."""
+    """Return the settings in which the runs of `method` differ from its file.
+
+    `all` are the methods that are trained: random play has no settings.
+    """
     overrides = study["overrides"]
-    return {**overrides.get("all", {}), **overrides.get(method, {})}
+    everyones = {} if method == UNTRAINED else overrides.get("all", {})
+    return {**everyones, **overrides.get(method, {})}
 
 
 def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
@@ -202,7 +207,8 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
         if method not in ("all", *methods):
             yield f"overrides.{method}: unknown{_allowed(method, ['all', *methods])}"
             continue
-        concerned = study["methods"] if method == "all" else [method]
+        trained = [m for m in study["methods"] if m != UNTRAINED]
+        concerned = trained if method == "all" else [method]
         for name in (m for m in concerned if m in methods):
             file = _method_file(name)
             parsed = yaml.safe_load((root / file).read_text())

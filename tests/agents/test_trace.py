@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agents import atari, trace
+from agents.atari import RESTART_BIT
 from agents.lanes import TrainingLanes
 from agents.trace import Trace
 from tests.agents.worlds import Doors, Walk
@@ -58,6 +59,105 @@ def test_an_episode_is_a_function_of_seed_and_actions(game: str, protocol: str) 
     assert equal(play(alone, 0, wanted), first)
     assert not equal(play(alone, 0, Trace(78, wanted.actions)), first)
     assert not equal(play(alone, 0, Trace(77, actions(2, 25, alone.actions))), first)
+
+
+# --- restarts: an unseeded reset instead of another load of the ROM
+
+
+def restarted(seed: int, restarts: int) -> int:
+    return seed + (restarts << RESTART_BIT)
+
+
+def unseeded_resets(env: atari.AtariLanes, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that grows by one entry for every reset of the emulators: was it unseeded?"""
+    calls, reset = [], env._env.reset
+
+    def record(**options):
+        calls.append(options.get("seed") is None)
+        return reset(**options)
+
+    monkeypatch.setattr(env._env, "reset", record)
+    return calls
+
+
+def quick_and_slow(
+    game: str, monkeypatch: pytest.MonkeyPatch, last: int, steps: int
+) -> tuple[list, list]:
+    """Episodes of seed 77 with 1 and `last` restarts, each reached quickly and slowly.
+
+    Quickly: one lane of three plays an episode of every number of restarts, each cut after `steps`
+    at most, its actions of no business to the next. Slowly: from another seed, and backwards.
+    """
+    env = atari.AtariLanes(game, 3, atari.PROTOCOLS["noop"])
+    wanted = {r: Trace(restarted(77, r), actions(r, steps, env.actions)) for r in (1, last)}
+    env.reset(np.ones(3, bool), [5, 6, 7])
+    play(env, 1, Trace(77, actions(100, steps, env.actions)))
+    calls = unseeded_resets(env, monkeypatch)
+    quick = []
+    for restarts in range(1, last + 1):
+        # What is played in between must not matter.
+        between = Trace(restarted(77, restarts), actions(100 + restarts, steps, env.actions))
+        seen = play(env, 1, wanted.get(restarts, between))
+        if restarts in wanted:
+            quick.append(seen)
+    assert calls == [True] * last
+    play(env, 1, Trace(1234, actions(200, 3, env.actions)))
+    slow = []
+    for restarts in (last, 1):  # backwards: not even the same seed is quick
+        del calls[:]
+        slow.append(play(env, 1, wanted[restarts]))
+        assert calls == [False] + [True] * restarts
+    return quick, slow[::-1]
+
+
+@pytest.mark.parametrize("game", ["breakout", "pong", "assault"])
+def test_a_quick_reset_gives_the_episode_of_the_slow_one(
+    monkeypatch: pytest.MonkeyPatch, game: str
+) -> None:
+    quick, slow = quick_and_slow(game, monkeypatch, last=3, steps=40)
+    assert all(map(equal, quick, slow))
+    assert not equal(quick[0][:1], quick[1][:1]) or not equal(quick[0], quick[1])
+
+
+# About 1.5 CPU seconds a game; all of them, since which game is not exact is not known before.
+@pytest.mark.slow
+@pytest.mark.parametrize("game", [g for g in atari.games() if g not in atari.SEED_EVERY_EPISODE])
+def test_quick_resets_are_exact_in_every_game_that_uses_them(
+    monkeypatch: pytest.MonkeyPatch, game: str
+) -> None:
+    quick, slow = quick_and_slow(game, monkeypatch, last=2, steps=60)
+    assert all(map(equal, quick, slow))
+
+
+@pytest.mark.parametrize("game", sorted(atari.SEED_EVERY_EPISODE))
+def test_where_resets_are_not_exact_every_episode_has_a_seed(
+    monkeypatch: pytest.MonkeyPatch, game: str
+) -> None:
+    """The reason for the list: what was played before shows in the next episode."""
+    with monkeypatch.context() as patched:
+        patched.setattr(atari, "SEED_EVERY_EPISODE", frozenset())
+        quick, slow = quick_and_slow(game, patched, last=2, steps=60)
+    assert not all(map(equal, quick, slow))
+
+
+@pytest.mark.parametrize(
+    ("game", "protocol"), [("ice_hockey", "noop"), ("yars_revenge", "noop"), ("pong", "sticky")]
+)
+def test_a_seed_with_restarts_is_refused_where_they_are_not_exact(game: str, protocol: str) -> None:
+    env = atari.AtariLanes(game, 2, atari.PROTOCOLS[protocol])
+    assert env.episodes_per_seed == 1
+    named = rf"episode seed: 1 restarts; {game} \({protocol}\) allows 0 to 0"
+    with pytest.raises(ValueError, match=named):
+        env.reset(np.ones(2, bool), [3, restarted(3, 1)])
+
+
+def test_more_restarts_than_a_seed_has_are_refused() -> None:
+    env = atari.AtariLanes("pong", 1, atari.PROTOCOLS["noop"])
+    with pytest.raises(ValueError, match=r"16 restarts; pong \(noop\) allows 0 to 15"):
+        env.reset(np.ones(1, bool), [restarted(3, atari.EPISODES_PER_SEED)])
+
+
+# --- replays
 
 
 @pytest.mark.parametrize(
@@ -200,3 +300,67 @@ def test_lanes_restart_ended_episodes_and_know_what_was_played() -> None:
             assert replayed.ended == "terminated"
             assert replayed.episode_return == own[index].episode_return
             assert replayed.steps * 4 == own[index].length_frames
+
+
+def restarted_lanes(game: str, cap_steps: int, first_lane: int = 0) -> TrainingLanes:
+    protocol = atari.Protocol("noop", max_episode_frames=4 * cap_steps)
+    return TrainingLanes(atari.AtariLanes(game, 2, protocol), run_seed=3, first_lane=first_lane)
+
+
+@pytest.mark.parametrize(("game", "cap_steps"), [("breakout", 50), ("pong", 30), ("breakout", 999)])
+def test_restored_lanes_go_on_after_several_restarts(game: str, cap_steps: int) -> None:
+    """The same observations, rewards and ends, through further quick resets."""
+    lanes, again = restarted_lanes(game, cap_steps), restarted_lanes(game, cap_steps)
+    observation = lanes.start()
+    rng, episodes = np.random.default_rng(0), 0
+    # A random game of Breakout has about 190 steps: three end before the state is taken.
+    for _ in range(3 * min(cap_steps, 250) + 17):
+        step, observation = lanes.step(rng.integers(0, lanes.env.actions, 2))
+        episodes += int((step.terminated | step.truncated).sum())
+    assert episodes >= 4
+    state = lanes.state()
+    assert np.array_equal(again.restore(state), observation)
+    assert again.state() == state
+    ends = 0
+    for _ in range(min(cap_steps, 250) + 5):
+        chosen = rng.integers(0, lanes.env.actions, 2)
+        (a, next_a), (b, next_b) = lanes.step(chosen), again.step(chosen)
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        assert np.array_equal(next_a, next_b)
+        ends += int((a.terminated | a.truncated).sum())
+    assert ends >= 1
+    assert lanes.state() == again.state()
+
+
+def test_an_observation_that_differs_after_the_replay_is_named() -> None:
+    lanes = restarted_lanes("pong", 30, first_lane=4)
+    lanes.start()
+    rng = np.random.default_rng(0)
+    for _ in range(28):
+        lanes.step(rng.integers(0, 6, 2))
+    state = lanes.state()
+    state["actions"][1] = state["actions"][1][:-1]
+    with pytest.raises(ValueError, match=r"pong, lane 5: .* does not show .*SEED_EVERY_EPISODE"):
+        restarted_lanes("pong", 30, first_lane=4).restore(state)
+
+
+@pytest.mark.parametrize("game", sorted(atari.SEED_EVERY_EPISODE))
+def test_a_game_without_exact_resets_does_not_resume_silently(
+    monkeypatch: pytest.MonkeyPatch, game: str
+) -> None:
+    """Were it not on the list: the replay gives it away, in one lane at least."""
+    monkeypatch.setattr(atari, "SEED_EVERY_EPISODE", frozenset())
+    lanes = restarted_lanes(game, 60)
+    lanes.start()
+    rng = np.random.default_rng(0)
+    for _ in range(2 * 60 + 40):
+        lanes.step(rng.integers(0, lanes.env.actions, 2))
+    with pytest.raises(ValueError, match=rf"{game}, lane [01]: "):
+        restarted_lanes(game, 60).restore(lanes.state())
+
+
+def test_a_state_of_lanes_that_have_not_started_restores_to_their_start() -> None:
+    lanes = restarted_lanes("pong", 30)
+    state = lanes.state()
+    assert state["observations_crc32"] == []
+    assert np.array_equal(restarted_lanes("pong", 30).restore(state), lanes.start())

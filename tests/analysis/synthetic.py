@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from analysis.reference import load_games, references
-from analysis.scores import EPISODE_COLUMNS, METHODS
+from analysis.scores import EPISODE_COLUMNS, METHODS, UNTRAINED
 
-LEVELS = dict(zip(METHODS, (0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 0.95, 1.1, 0.8, 1.0), strict=True))
-SECONDS_PER_FRAME = dict(zip(METHODS, np.linspace(2.0e-4, 5.0e-4, len(METHODS)), strict=True))
+LEVELS = dict(zip(METHODS, (0.0, 0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 0.95, 1.1, 0.8, 1.0), strict=True))
+TRAINED = [method for method in METHODS if method != UNTRAINED]
+SECONDS_PER_FRAME = {
+    UNTRAINED: 1.0e-4,
+    **dict(zip(TRAINED, np.linspace(2.0e-4, 5.0e-4, len(TRAINED)), strict=True)),
+}
 
 
 def study_json(**changes: Any) -> dict[str, Any]:
@@ -183,6 +187,26 @@ def change_cell(folder: Path, milestone: int, row: int, column: str, value: Any)
         lines = list(csv.reader(stream))
     lines[1 + row][list(EPISODE_COLUMNS).index(column)] = str(value)
     write_evaluation(folder, milestone, lines[1:])
+
+
+def untrain(folder: Path) -> None:
+    """Make a run one of random play: no frames, no log, the same episodes at every milestone."""
+    record = json.loads((folder / "run.json").read_text())
+    milestones = [m | {"frames": 0, "seconds": 0.1} for m in record["milestones"]]
+    settings = {"method": UNTRAINED, "label": "Random", "version": 1, "topology": "random"}
+    change_record(
+        folder, frames=0, frames_per_second=0.0, milestones=milestones, settings=settings,
+        network="none", precision="none",
+    )  # fmt: skip
+    log = folder / "training_episodes.csv"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    first = milestones[0]["milestone_frames"]
+    for milestone in milestones:
+        at = milestone["milestone_frames"]
+        with (folder / "evaluation" / str(first) / "episodes.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        changed = [row | {"milestone": at, "frames": 0} for row in rows]
+        write_evaluation(folder, at, [list(row.values()) for row in changed])
 
 
 def diverge(folder: Path, at_frames: int) -> None:

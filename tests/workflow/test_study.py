@@ -126,6 +126,14 @@ def test_override_of_one_method_wins_over_all() -> None:
     assert settings(study, "reinforce") == {"gamma": 0.9, "network": "mnih2013"}
 
 
+def test_all_does_not_concern_random_play() -> None:
+    study = load(changed(methods=["random", "a2c"], overrides={"all": {"gamma": 0.9}}), ROOT)
+    assert settings(study, "random") == {}
+    assert settings(study, "a2c") == {"gamma": 0.9}
+    with pytest.raises(StudyError, match=r"overrides\.random\.gamma: unknown key"):
+        load(changed(methods=["random"], overrides={"random": {"gamma": 0.9}}), ROOT)
+
+
 def test_what_may_be_overridden_is_what_the_trainer_accepts() -> None:
     file = ROOT / "config/methods/a2c.yaml"
     for key, value in yaml.safe_load(file.read_text()).items():

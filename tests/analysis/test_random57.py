@@ -1,0 +1,110 @@
+"""Random play beside the published random scores: by hand, and what is committed."""
+
+import csv
+import math
+import statistics
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import random57
+from analysis.reference import references
+from analysis.scores import ResultsError, load_study
+from tests.analysis import synthetic
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "results/published/random57"
+committed = pytest.mark.skipif(not PUBLISHED.exists(), reason="random57 is not published yet")
+
+
+def study(tmp_path: Path, games: list[str]):
+    synthetic.write_study(tmp_path, games=["pong"], methods=["random"], seeds=[0])
+    return load_study(tmp_path).__class__(**{**vars(load_study(tmp_path)), "games": games})
+
+
+def episodes(game: str, returns: list[float], frames: int = 4_000) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": "random",
+            "game": game,
+            "milestone": 1_000_000,
+            "return": returns,
+            "length_frames": frames,
+            "ended": "terminated",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("returns", "error", "apart", "verdict"),
+    [
+        # Pong, published -20.7: mean -20, deviation 1, error 1/sqrt 3, (0.7) / (sqrt 2 / sqrt 3)
+        ([-21, -20, -19], 1 / math.sqrt(3), 0.7 * math.sqrt(1.5), "agrees"),
+        ([-21, -21, -20], 1 / 3, (-62 / 3 + 20.7) * 3 / math.sqrt(2), "agrees"),
+        ([-10, -11, -12], 1 / math.sqrt(3), 9.7 * math.sqrt(1.5), "higher"),
+        ([-21, -21, -21], 0, -math.inf, "lower"),
+    ],
+)
+def test_by_hand(tmp_path: Path, returns: list, error: float, apart: float, verdict: str):
+    (row,) = random57.compare(study(tmp_path, ["pong"]), episodes("pong", returns)).itertuples()
+    assert row.standard_error == pytest.approx(error)
+    assert row.standard_errors == pytest.approx(apart)
+    assert row.verdict == verdict
+
+
+def test_equal_returns_that_print_as_the_published_score_agree(tmp_path: Path):
+    table = random57.compare(study(tmp_path, ["freeway"]), episodes("freeway", [0, 0, 0]))
+    assert table[["standard_errors", "verdict"]].values.tolist() == [[0.0, "agrees"]]
+
+
+def test_long_and_missing_games_are_said(tmp_path: Path):
+    both = study(tmp_path, ["pong", "freeway"])
+    table = random57.compare(both, episodes("freeway", [0, 0], frames=18_004))
+    assert table["longer_than_5_minutes"].tolist() == [2]
+    text = random57.markdown(both, table)
+    assert "| 2 of 2 |" in text
+    assert text.endswith("- Not played: pong.\n")
+
+
+def test_one_episode_is_refused(tmp_path: Path):
+    with pytest.raises(ResultsError, match="episodes of pong: 1; a standard error needs 2"):
+        random57.compare(study(tmp_path, ["pong"]), episodes("pong", [-21]))
+
+
+@committed
+def test_committed_table_says_what_the_episodes_say():
+    """Recomputed without the module, from each run's own episodes."""
+    published = references("noop_starts").set_index("game")["random"]
+    text = (PUBLISHED / "tables/random.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    printed = {cells[1]: cells for cells in ([c.strip() for c in x.split("|")] for x in lines)}
+    table = pd.read_csv(PUBLISHED / "tables/random.csv").set_index("game")
+    assert sorted(table.index) == sorted(published.index)
+    assert len(printed) == 57
+    verdicts = []
+    for game, row in table.iterrows():
+        path = PUBLISHED / f"runs/random/{game}/0/evaluation/1/episodes.csv"
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        returns = [float(r["return"]) for r in rows]
+        assert len(returns) == 30
+        mean = sum(returns) / 30
+        error = statistics.stdev(returns) / math.sqrt(30)
+        difference = mean - published[game]
+        cells = printed[row["label"]]
+        assert cells[2:5] == [f"{mean:.1f}", f"{error:.1f}", f"{published[game]:.1f}"]
+        bound = max(3 * math.sqrt(2) * error, 0.05)
+        expected = "agrees" if abs(difference) <= bound else "higher" if difference > 0 else "lower"
+        assert cells[7] == expected, game
+        longer = sum(int(r["length_frames"]) > 18_000 for r in rows)
+        assert cells[8] == f"{longer} of 30"
+        verdicts.append(expected)
+    counts = [verdicts.count(v) for v in ("agrees", "higher", "lower")]
+    assert f"57 games: {counts[0]} agree to 3 standard errors" in text
+    assert "higher in {} and lower in {}.".format(*counts[1:]) in text
+
+
+@committed
+def test_committed_files_are_small():
+    assert sum(p.stat().st_size for p in PUBLISHED.rglob("*") if p.is_file()) < 8 * 2**20
