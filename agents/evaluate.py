@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from agents import atari, checkpoint, files, trace
-from agents.networks import ActorCriticNetwork
+from agents.networks import ActionValueNetwork, ActorCriticNetwork, network_of_weights
 from agents.seeding import derive_seed, numpy_generator
+from agents.value_targets import epsilon_greedy
 
 COLUMNS = (
     "method",
@@ -75,17 +76,19 @@ def choose_actions(
 
 @torch.inference_mode()
 def play(
-    network: ActorCriticNetwork,
+    network: ActorCriticNetwork | ActionValueNetwork,
     env: atari.AtariLanes,
     episodes: int,
     seed: int,
     name: tuple[int | str, ...],
     sample: bool,
+    epsilon: float | None = None,
 ) -> list[Evaluated]:
     """Play episodes 0..N-1, each to its end; return them in their order.
 
     Which lane plays an episode depends on how long the others last, but no episode is left out
     for being long: the set is fixed before the first begins. `name` names the random streams.
+    `epsilon`: of a network of action values, whose random policy is epsilon-greedy.
     """
     device = next(network.parameters()).device
     waiting = [_Episode(number, seed, name) for number in reversed(range(episodes))]
@@ -109,7 +112,10 @@ def play(
         uniform = None
         if sample:
             uniform = np.array([0.0 if e is None else e.uniform.random() for e in playing])
-        actions = choose_actions(logits.cpu().numpy(), uniform)
+        if epsilon is None or uniform is None:
+            actions = choose_actions(logits.cpu().numpy(), uniform)
+        else:
+            actions = epsilon_greedy(logits.cpu().numpy(), epsilon, uniform)
         step = env.step(actions)
         observation = step.observation
         restart = step.terminated | step.truncated
@@ -127,13 +133,10 @@ def play(
     return [done[number] for number in range(episodes)]
 
 
-def load_policy(path: Path, device: str) -> tuple[dict, ActorCriticNetwork]:
+def load_policy(path: Path, device: str) -> tuple[dict, ActorCriticNetwork | ActionValueNetwork]:
     """Read a milestone's policy; return what it says of itself and the network in float32."""
     policy = checkpoint.load(path)
-    settings = policy["settings"]
-    env_actions = policy["weights"]["policy.bias"].numel()
-    network = ActorCriticNetwork(settings["network"], env_actions, settings["lstm_cells"], "torch")
-    network.load_state_dict({k: v.float() for k, v in policy["weights"].items()})
+    network = network_of_weights(policy["settings"], policy["weights"])
     return policy, network.to(device).eval()
 
 
@@ -215,6 +218,9 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     policy, network = load_policy(options.run / kept[options.milestone_frames]["policy"], device)
     policy["method"] = policy["settings"]["method"]
+    epsilon = policy["settings"].get("evaluation_epsilon")  # of value-based methods
+    if epsilon is not None:
+        selection["evaluation_epsilon"] = epsilon
     env = atari.AtariLanes(
         policy["game"], min(options.lanes, options.episodes), protocol, options.threads
     )
@@ -225,6 +231,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         options.seed,
         (policy["method"], policy["game"], policy["seed"], policy["milestone_frames"]),
         options.action_selection == "sample",
+        epsilon,
     )
     write(options.out, policy, protocol, evaluated, selection)
     return evaluated
