@@ -112,17 +112,20 @@ def centred_rmsprop_step(
     Source: Mnih et al. 2015, whose "gradient momentum" is alpha of m (the step is along dtheta,
     not m), "squared gradient momentum" alpha of g, "min squared gradient" epsilon, inside.
     """
-    # On a CPU a chunk at a time, or memory would be read anew for each of eight operations.
+    # On a CPU a chunk at a time, or memory would be read anew for each of nine operations.
     size = weights.numel() if weights.is_cuda else CHUNK
+    scratch = torch.empty_like(weights[:size])
     vectors = (vector.split(size) for vector in (weights, gradient, average, square_average))
     for theta, d, m, g in zip(*vectors, strict=True):
-        m.lerp_(d, 1 - decay)
+        scale = scratch[: len(d)]
+        m.mul_(decay).add_(d, alpha=1 - decay)
         g.mul_(decay).addcmul_(d, d, value=1 - decay)
         # Rounding may leave less than nothing where the gradient has hardly changed.
-        scale = torch.addcmul(g, m, m, value=-1).clamp_(min=0)
-        scale = scale.add_(epsilon).sqrt_() if epsilon_place == "inside_sqrt" else scale.sqrt_()
-        if epsilon_place == "outside_sqrt":
-            scale.add_(epsilon)
+        torch.addcmul(g, m, m, value=-1, out=scale).clamp_(min=0)
+        if epsilon_place == "inside_sqrt":
+            scale.add_(epsilon).sqrt_()
+        else:
+            scale.sqrt_().add_(epsilon)
         theta.addcdiv_(d, scale, value=-learning_rate)
 
 
