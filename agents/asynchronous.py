@@ -218,6 +218,10 @@ class Asynchronous:
         self._halt()
         return self._layout.state_dict(self.shared.weights)
 
+    def state_is_due(self) -> bool:
+        """A state refers to no files."""
+        return False
+
     def state(self) -> dict[str, Any]:
         """Return weights, statistics and every worker's lanes, LSTM state and random state."""
         self._halt()

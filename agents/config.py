@@ -27,19 +27,16 @@ def _number(minimum: float, maximum: float = float("inf")) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """What every policy-based method needs. Units are in the names; gamma and decay per step."""
+    """What every method needs. Units are in the names; gamma and decay per step."""
 
     method: str
     label: str
     version: int = _number(1)
-    topology: str = _choice("lockstep", "episodes", "async")
+    topology: str = _choice("lockstep", "episodes", "async", "replay")
     network: str = _choice("mnih2013", "nature")
-    lstm_cells: int = _number(0)
     initialisation: str = _choice("orthogonal", "torch")
     precision: str = _choice("float32", "bfloat16")
     gamma: float = _number(0, 1)
-    entropy_weight: float = _number(0)
-    value_loss_weight: float = _number(0)
     learning_rate: float = _number(0)
     learning_rate_schedule: str = _choice("constant", "linear_to_zero")
     rmsprop_decay: float = _number(0, 1)
@@ -51,7 +48,16 @@ class MethodSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockstepSettings(MethodSettings):
+class PolicySettings(MethodSettings):
+    """What every policy-based method needs besides."""
+
+    lstm_cells: int = _number(0)
+    entropy_weight: float = _number(0)
+    value_loss_weight: float = _number(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockstepSettings(PolicySettings):
     """`lanes` emulators step together; an update after every `rollout_steps` decisions of each."""
 
     return_estimate: str = _choice("n_step", "one_step")
@@ -61,7 +67,7 @@ class LockstepSettings(MethodSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsyncSettings(MethodSettings):
+class AsyncSettings(PolicySettings):
     """`workers` processes update shared weights without locks, or in turn (`round_robin`)."""
 
     return_estimate: str = _choice("n_step", "one_step")
@@ -73,7 +79,7 @@ class AsyncSettings(MethodSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeSettings(MethodSettings):
+class EpisodeSettings(PolicySettings):
     """Monte-Carlo over whole episodes: an update after every `episodes_per_update` of them."""
 
     lstm_cells: int = _number(0, 0)  # whole episodes are unrolled in chunks, without a state
@@ -99,11 +105,41 @@ class RandomSettings:
     topology: str = _choice("random")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings(MethodSettings):
+    """Q-learning from a replay memory: a batch of it for every `decisions_per_update` decisions.
+
+    A `gradient_norm_limit` of 0 is none. `importance_*` and `priority_*` are for `prioritisation`.
+    """
+
+    double: bool
+    dueling: bool
+    prioritisation: str = _choice("none", "proportional", "rank")
+    output_bias: str = _choice("per_action", "shared")
+    lanes: int = _number(1)
+    replay_capacity_steps: int = _number(1)
+    learning_starts_frames: int = _number(0)
+    decisions_per_update: int = _number(1)
+    batch_size: int = _number(1)
+    loss_reduction: str = _choice("mean", "sum")
+    error_limit: float = _number(0)
+    target_period_frames: int = _number(1)
+    epsilon_start: float = _number(0, 1)
+    epsilon_end: float = _number(0, 1)
+    epsilon_anneal_frames: int = _number(1)
+    evaluation_epsilon: float = _number(0, 1)
+    priority_exponent: float = _number(0)
+    priority_epsilon: float = _number(0)
+    importance_exponent_start: float = _number(0, 1)
+    importance_anneal_frames: int = _number(1)
+
+
 TOPOLOGIES = {
     "lockstep": LockstepSettings,
     "async": AsyncSettings,
     "episodes": EpisodeSettings,
     "random": RandomSettings,
+    "replay": ReplaySettings,
 }
 
 

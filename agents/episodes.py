@@ -202,6 +202,10 @@ class Episodes:
         """Return the network's weights, float32, by name."""
         return self.flat.state_dict()
 
+    def state_is_due(self) -> bool:
+        """A state refers to no files."""
+        return False
+
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on: between updates no lane plays."""
         return {

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from agents import atari, checkpoint, files, trace
-from agents.networks import ActorCriticNetwork
+from agents.networks import ActionValueNetwork, ActorCriticNetwork, network_of_weights
 from agents.random_play import ConstantPolicy
 from agents.seeding import derive_seed, numpy_generator
+from agents.value_targets import epsilon_greedy
 
 COLUMNS = (
     "method",
@@ -37,7 +38,7 @@ COLUMNS = (
     "ended",
 )
 ACTION_SELECTIONS = ("sample", "greedy")
-Policy = ActorCriticNetwork | ConstantPolicy
+Policy = ActorCriticNetwork | ActionValueNetwork | ConstantPolicy
 
 
 @dataclass
@@ -83,11 +84,13 @@ def play(
     seed: int,
     name: tuple[int | str, ...],
     sample: bool,
+    epsilon: float | None = None,
 ) -> list[Evaluated]:
     """Play episodes 0..N-1, each to its end; return them in their order.
 
     Which lane plays an episode depends on how long the others last, but no episode is left out
     for being long: the set is fixed before the first begins. `name` names the random streams.
+    `epsilon`: of a network of action values, whose random policy is epsilon-greedy.
     """
     device = next(network.parameters()).device
     waiting = [_Episode(number, seed, name) for number in reversed(range(episodes))]
@@ -111,7 +114,10 @@ def play(
         uniform = None
         if sample:
             uniform = np.array([0.0 if e is None else e.uniform.random() for e in playing])
-        actions = choose_actions(logits.cpu().numpy(), uniform)
+        if epsilon is None or uniform is None:
+            actions = choose_actions(logits.cpu().numpy(), uniform)
+        else:
+            actions = epsilon_greedy(logits.cpu().numpy(), epsilon, uniform)
         step = env.step(actions)
         observation = step.observation
         restart = step.terminated | step.truncated
@@ -132,12 +138,9 @@ def play(
 def load_policy(path: Path, device: str) -> tuple[dict, Policy]:
     """Read a milestone's policy; return what it says of itself and the network in float32."""
     policy = checkpoint.load(path)
-    settings = policy["settings"]
-    if settings["topology"] == "random":
+    if policy["settings"]["topology"] == "random":
         return policy, ConstantPolicy(policy["weights"]["policy.bias"]).to(device)
-    env_actions = policy["weights"]["policy.bias"].numel()
-    network = ActorCriticNetwork(settings["network"], env_actions, settings["lstm_cells"], "torch")
-    network.load_state_dict({k: v.float() for k, v in policy["weights"].items()})
+    network = network_of_weights(policy["settings"], policy["weights"])
     return policy, network.to(device).eval()
 
 
@@ -223,6 +226,9 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     if policy["settings"]["topology"] == "random":
         selection["action_selection"] = "sample"  # the likeliest of equal logits is no random play
         milestone = 0  # the same policy at every milestone plays the same episodes
+    epsilon = policy["settings"].get("evaluation_epsilon")  # of value-based methods
+    if epsilon is not None:
+        selection["evaluation_epsilon"] = epsilon
     env = atari.AtariLanes(
         policy["game"], min(options.lanes, options.episodes), protocol, options.threads
     )
@@ -233,6 +239,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         options.seed,
         (policy["method"], policy["game"], policy["seed"], milestone),
         selection["action_selection"] == "sample",
+        epsilon,
     )
     write(options.out, policy, protocol, evaluated, selection)
     return evaluated

@@ -61,6 +61,10 @@ class Lockstep:
         """Return the network's weights, float32, by name."""
         return self.worker.flat.state_dict()
 
+    def state_is_due(self) -> bool:
+        """A state refers to no files."""
+        return False
+
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from agents.asynchronous import Asynchronous
 from agents.config import MethodSettings
 from agents.episodes import Episodes
+from agents.experience_replay import ExperienceReplay
 from agents.lanes import FinishedEpisode
 from agents.lockstep import Lockstep
 from agents.random_play import RandomPlay
@@ -19,6 +21,7 @@ TOPOLOGIES = {
     "async": Asynchronous,
     "episodes": Episodes,
     "random": RandomPlay,
+    "replay": ExperienceReplay,
 }
 
 MakeLanes = Callable[[int], Any]  # number of lanes -> lanes like atari.AtariLanes
@@ -29,7 +32,8 @@ class Training(Protocol):
 
     `frames` is the number of emulator frames trained on. `advance` plays and learns for a while,
     at most to the first update that reaches `until_frames`. `state` may let workers finish what
-    they have begun: `take_finished` has the episodes that ended on the way.
+    they have begun: `take_finished` has the episodes that ended on the way. Once saved, a state
+    must be followed by another when `state_is_due`: it may refer to files, which are written on.
     """
 
     frames: int
@@ -39,6 +43,8 @@ class Training(Protocol):
     def take_finished(self) -> list[FinishedEpisode]: ...
 
     def policy(self) -> dict[str, Tensor]: ...
+
+    def state_is_due(self) -> bool: ...
 
     def state(self) -> dict[str, Any]: ...
 
@@ -57,6 +63,12 @@ def build(
     run_seed: int,
     budget_frames: int,
     device: str = "cpu",
+    folder: Path | None = None,
 ) -> Training:
-    """Build the training that `settings` describe; nothing plays before its first `advance`."""
-    return TOPOLOGIES[settings.topology](settings, make_lanes, run_seed, budget_frames, device)
+    """Build the training that `settings` describe; nothing plays before its first `advance`.
+
+    `folder` is for files that states refer to; only topology `replay` needs it.
+    """
+    cls = TOPOLOGIES[settings.topology]
+    more = {"folder": folder} if settings.topology == "replay" else {}
+    return cls(settings, make_lanes, run_seed, budget_frames, device, **more)

@@ -1,14 +1,16 @@
-"""The network slot: a convolutional trunk, an optional LSTM, a policy head and a value head."""
+"""The network slot: a convolutional trunk, and upon it the heads of a policy or action values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agents import layers
+from agents import layers, value_targets
+from agents.config import ReplaySettings
 
 # (filters, kernel, stride) per layer, then the units of the fully connected layer.
 TRUNKS = {
@@ -18,11 +20,70 @@ TRUNKS = {
     "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
 }
 INITIALISATIONS = ("orthogonal", "torch")
+# Of the gradient that two streams send back to the trunk: Wang et al. 2016, section 4.2.
+DUELING_GRADIENT_SCALE = 1 / math.sqrt(2)
 
 LstmState = tuple[Tensor, Tensor]  # hidden and cell, [B, cells] each
 
 
-class ActorCriticNetwork(nn.Module):
+class ConvolutionalNetwork(nn.Module):
+    """The trunk of every network: convolutions and a hidden layer, each with a ReLU.
+
+    Args:
+        trunk: a key of `TRUNKS`.
+        observation_shape: of a stack of frames, (frames, height, width).
+        streams: hidden layers side by side, laid out as one with so many times the units.
+    """
+
+    def __init__(
+        self, trunk: str, observation_shape: tuple[int, int, int], streams: int = 1
+    ) -> None:
+        super().__init__()
+        convolutions, self.units = TRUNKS[trunk]
+        channels, height, width = observation_shape
+        found = []
+        for filters, kernel, stride in convolutions:
+            found.append(nn.Conv2d(channels, filters, kernel, stride))
+            channels = filters
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        self.convolutions = nn.ModuleList(found)
+        self.hidden = nn.Linear(channels * height * width, streams * self.units)
+
+    def _orthogonal(self, gains: dict[nn.Module, float]) -> None:
+        """Draw orthogonal weights, with gain sqrt 2 but for the heads in `gains`; no biases."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def trunk(
+        self,
+        observation: Tensor,
+        outputs: Sequence[Tensor] | None = None,
+        gradient_scale: float = 1.0,
+    ) -> list[Tensor]:
+        """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units].
+
+        `outputs`: what this method returned for the same observations and weights. Nothing is
+        computed then; the gradient flows through them. `gradient_scale`: of the gradient that
+        enters the last convolution.
+        """
+        given = outputs or [None] * (len(self.convolutions) + 1)
+        found = []
+        x = observation if self.convolutions else observation.to(self.hidden.weight.dtype)
+        for index, convolution in enumerate(self.convolutions):
+            layer = layers.convolution_relu if index else layers.first_convolution_relu
+            x = layer(x, convolution, given[index])
+            found.append(x)
+        x = x.flatten(1)
+        if gradient_scale != 1.0 and x.requires_grad:
+            x.register_hook(lambda gradient: gradient * gradient_scale)
+        found.append(layers.linear_relu(x, self.hidden, given[-1]))
+        return found
+
+
+class ActorCriticNetwork(ConvolutionalNetwork):
     """Policy and value of a stack of frames, on a shared trunk.
 
     Args:
@@ -41,34 +102,19 @@ class ActorCriticNetwork(nn.Module):
         initialisation: str = "orthogonal",
         observation_shape: tuple[int, int, int] = (4, 84, 84),
     ) -> None:
-        super().__init__()
-        convolutions, units = TRUNKS[trunk]
-        channels, height, width = observation_shape
-        found = []
-        for filters, kernel, stride in convolutions:
-            found.append(nn.Conv2d(channels, filters, kernel, stride))
-            channels = filters
-            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        self.convolutions = nn.ModuleList(found)
-        self.hidden = nn.Linear(channels * height * width, units)
+        super().__init__(trunk, observation_shape)
+        units = self.units
         self.lstm = nn.LSTMCell(units, lstm_cells) if lstm_cells else None
         self.lstm_cells = lstm_cells
         self.policy = nn.Linear(lstm_cells or units, actions)
         self.value = nn.Linear(lstm_cells or units, 1)
         if initialisation == "orthogonal":
-            self._orthogonal()
-
-    def _orthogonal(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                gain = {self.policy: 0.01, self.value: 1.0}.get(module, math.sqrt(2))
-                nn.init.orthogonal_(module.weight, gain)
-                nn.init.zeros_(module.bias)
-        if self.lstm is not None:
-            nn.init.orthogonal_(self.lstm.weight_ih)
-            nn.init.orthogonal_(self.lstm.weight_hh)
-            nn.init.zeros_(self.lstm.bias_ih)
-            nn.init.zeros_(self.lstm.bias_hh)
+            self._orthogonal({self.policy: 0.01, self.value: 1.0})
+            if self.lstm is not None:
+                nn.init.orthogonal_(self.lstm.weight_ih)
+                nn.init.orthogonal_(self.lstm.weight_hh)
+                nn.init.zeros_(self.lstm.bias_ih)
+                nn.init.zeros_(self.lstm.bias_hh)
 
     @property
     def recurrent(self) -> bool:
@@ -81,22 +127,6 @@ class ActorCriticNetwork(nn.Module):
             return None
         like = self.policy.weight
         return like.new_zeros(batch, self.lstm_cells), like.new_zeros(batch, self.lstm_cells)
-
-    def trunk(self, observation: Tensor, outputs: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units].
-
-        `outputs`: what this method returned for the same observations and weights. Nothing is
-        computed then; the gradient flows through them.
-        """
-        given = outputs or [None] * (len(self.convolutions) + 1)
-        found = []
-        x = observation if self.convolutions else observation.to(self.hidden.weight.dtype)
-        for index, convolution in enumerate(self.convolutions):
-            layer = layers.convolution_relu if index else layers.first_convolution_relu
-            x = layer(x, convolution, given[index])
-            found.append(x)
-        found.append(layers.linear_relu(x.flatten(1), self.hidden, given[-1]))
-        return found
 
     def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32 logits [N, A] and values [N]."""
@@ -145,6 +175,66 @@ class ActorCriticNetwork(nn.Module):
         return self.heads(features)
 
 
+class ActionValueNetwork(ConvolutionalNetwork):
+    """Action values Q(s, .) of a stack of frames; with `dueling`, from two streams.
+
+    The streams, V and the advantages, are halves of one hidden layer: one matrix product.
+
+    Args:
+        trunk: a key of `TRUNKS`.
+        actions: A, the number of actions.
+        dueling: whether Q is V plus advantages (Wang et al. 2016), on two hidden layers.
+        output_bias: "per_action", or "shared": one number for all (van Hasselt et al. 2016). An
+            advantage has none then: their mean, which is subtracted, would take it away.
+        initialisation: "orthogonal" (gain sqrt 2, heads 1) or "torch" (PyTorch's default).
+    """
+
+    recurrent = False
+
+    def __init__(
+        self,
+        trunk: str,
+        actions: int,
+        dueling: bool = False,
+        output_bias: str = "per_action",
+        initialisation: str = "torch",
+        observation_shape: tuple[int, int, int] = (4, 84, 84),
+    ) -> None:
+        super().__init__(trunk, observation_shape, streams=2 if dueling else 1)
+        self.dueling = dueling
+        self.q = nn.Linear(self.units, actions, bias=output_bias == "per_action")
+        self.shared_bias = None
+        if dueling:
+            self.value = nn.Linear(self.units, 1)
+        elif output_bias == "shared":
+            bound = 1 / math.sqrt(self.units)
+            self.shared_bias = nn.Parameter(torch.empty(1).uniform_(-bound, bound))
+        if initialisation == "orthogonal":
+            self._orthogonal({self.q: 1.0} | ({self.value: 1.0} if dueling else {}))
+            if self.shared_bias is not None:
+                nn.init.zeros_(self.shared_bias)
+
+    def initial_state(self, batch: int) -> None:
+        """Nothing is carried from step to step."""
+        return None
+
+    def q_values(self, observation: Tensor) -> Tensor:
+        """Return Q(s, .): uint8 [N, 4, 84, 84] -> float32 [N, A]."""
+        scale = DUELING_GRADIENT_SCALE if self.dueling else 1.0
+        features = self.trunk(observation, gradient_scale=scale)[-1]
+        if self.dueling:
+            for_value, for_advantage = features.split(self.units, dim=1)
+            v, advantage = self.value(for_value).float(), self.q(for_advantage).float()
+            return value_targets.dueling_q(v.squeeze(1), advantage)
+        q = self.q(features).float()
+        return q if self.shared_bias is None else q + self.shared_bias.float()
+
+    def forward(self, observation: Tensor, state: None = None) -> tuple[Tensor, Tensor, None]:
+        """One decision: uint8 [B, 4, 84, 84] -> Q(s, .) [B, A], max_a Q(s, a) [B], None."""
+        q = self.q_values(observation)
+        return q, q.amax(dim=1), None
+
+
 def build_network(
     trunk: str,
     actions: int,
@@ -157,3 +247,40 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ActorCriticNetwork(trunk, actions, lstm_cells, initialisation, observation_shape)
+
+
+def build_action_values(
+    settings: ReplaySettings,
+    actions: int,
+    seed: int,
+    observation_shape: tuple[int, int, int] = (4, 84, 84),
+) -> ActionValueNetwork:
+    """Build the network of a value-based method, as `build_network`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ActionValueNetwork(
+            settings.network,
+            actions,
+            settings.dueling,
+            settings.output_bias,
+            settings.initialisation,
+            observation_shape,
+        )
+
+
+def network_of_weights(
+    settings: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> ActorCriticNetwork | ActionValueNetwork:
+    """Return the network that a policy's `settings` describe, in float32, with its `weights`."""
+    if settings["topology"] == "replay":
+        network = ActionValueNetwork(
+            settings["network"],
+            weights["q.weight"].shape[0],
+            settings["dueling"],
+            settings["output_bias"],
+        )
+    else:
+        actions = weights["policy.bias"].numel()
+        network = ActorCriticNetwork(settings["network"], actions, settings["lstm_cells"], "torch")
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    return network

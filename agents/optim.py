@@ -1,4 +1,4 @@
-"""Parameters as one flat vector, and the RMSProp of the papers on it.
+"""Parameters as one flat vector, and the two forms of RMSProp of the papers on it.
 
 Copying, clipping and updating are then a handful of vector operations, whatever the number of
 tensors; an A3C worker shares one vector of weights and one of statistics.
@@ -104,6 +104,46 @@ def rmsprop_step(
         amsgrad=False,
         maximize=False,
     )
+
+
+CHUNK = 1 << 15  # parameters; the five vectors of so many stay in a core's second-level cache
+
+
+def centred_rmsprop_step(
+    weights: Tensor,
+    gradient: Tensor,
+    average: Tensor,
+    square_average: Tensor,
+    learning_rate: float,
+    decay: float,
+    epsilon: float,
+    epsilon_place: str,
+) -> None:
+    """RMSProp divided by the gradient's deviation, not its size; in place, all tensors [P].
+
+        m <- alpha m + (1 - alpha) dtheta
+        g <- alpha g + (1 - alpha) dtheta^2
+        theta <- theta - eta dtheta / sqrt(g - m^2 + epsilon)      `inside_sqrt`
+        theta <- theta - eta dtheta / (sqrt(g - m^2) + epsilon)    `outside_sqrt`
+
+    Source: Mnih et al. 2015, whose "gradient momentum" is alpha of m (the step is along dtheta,
+    not m), "squared gradient momentum" alpha of g, "min squared gradient" epsilon, inside.
+    """
+    # On a CPU a chunk at a time, or memory would be read anew for each of nine operations.
+    size = weights.numel() if weights.is_cuda else CHUNK
+    scratch = torch.empty_like(weights[:size])
+    vectors = (vector.split(size) for vector in (weights, gradient, average, square_average))
+    for theta, d, m, g in zip(*vectors, strict=True):
+        scale = scratch[: len(d)]
+        m.mul_(decay).add_(d, alpha=1 - decay)
+        g.mul_(decay).addcmul_(d, d, value=1 - decay)
+        # Rounding may leave less than nothing where the gradient has hardly changed.
+        torch.addcmul(g, m, m, value=-1, out=scale).clamp_(min=0)
+        if epsilon_place == "inside_sqrt":
+            scale.add_(epsilon).sqrt_()
+        else:
+            scale.sqrt_().add_(epsilon)
+        theta.addcdiv_(d, scale, value=-learning_rate)
 
 
 def clip_gradient(gradient: Tensor, norm_limit: float) -> Tensor:

@@ -50,6 +50,10 @@ class RandomPlay:
         """Return no episodes."""
         return []
 
+    def state_is_due(self) -> bool:
+        """Return False: no state refers to a file."""
+        return False
+
     def policy(self) -> dict[str, Tensor]:
         """Return logits of zero: the softmax of equal numbers is uniform."""
         return {"policy.bias": torch.zeros(self._actions)}

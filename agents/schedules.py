@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agents.config import MethodSettings
+from agents.config import MethodSettings, ReplaySettings
 
 
 class Diverged(Exception):
@@ -19,6 +19,22 @@ def learning_rate(settings: MethodSettings, frames: int, budget_frames: int) -> 
     if settings.learning_rate_schedule == "constant":
         return settings.learning_rate
     return settings.learning_rate * max(0.0, 1.0 - frames / budget_frames)
+
+
+def exploration(settings: ReplaySettings, frames: int) -> float:
+    """Return epsilon after `frames`: linear from start to end, from where learning starts."""
+    past = max(0, frames - settings.learning_starts_frames) / settings.epsilon_anneal_frames
+    return _between(settings.epsilon_start, settings.epsilon_end, past)
+
+
+def importance_exponent(settings: ReplaySettings, frames: int) -> float:
+    """Return beta after `frames`: linear up to 1 (Schaul et al. 2016, section 3.4)."""
+    share = frames / settings.importance_anneal_frames
+    return _between(settings.importance_exponent_start, 1.0, share)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return start + (end - start) * min(1.0, share)
 
 
 def require_finite(**values: torch.Tensor) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agents.shapes import same_shape
+
 __all__ = [
     "action_log_probability",
     "advantage",
@@ -21,12 +23,6 @@ __all__ = [
     "total_return",
     "value_loss",
 ]
-
-
-def _same_shape(**tensors: Tensor) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) > 1:  # [B] beside [B, 1] would broadcast to [B, B] in silence
-        raise ValueError(f"shapes must be equal, got {shapes}")
 
 
 def _powers(gamma: float, like: Tensor) -> Tensor:
@@ -107,8 +103,8 @@ def n_step_return(r: Tensor, discount: Tensor, v_end: Tensor) -> Tensor:
 
     Source: lecture, "A3C: n-step advantage estimation"; Mnih et al. 2016, algorithm S3.
     """
-    _same_shape(r=r, discount=discount)
-    _same_shape(r_last=r[-1], v_end=v_end)
+    same_shape(r=r, discount=discount)
+    same_shape(r_last=r[-1], v_end=v_end)
     g, g_next = torch.empty_like(r), v_end.detach()
     for t in reversed(range(r.shape[0])):
         g_next = r[t] + discount[t] * g_next
@@ -131,7 +127,7 @@ def one_step_target(r: Tensor, discount: Tensor, v_next: Tensor) -> Tensor:
 
     Source: lecture, "Actor-Critic" and "Advantage Actor-Critic".
     """
-    _same_shape(r=r, discount=discount, v_next=v_next)
+    same_shape(r=r, discount=discount, v_next=v_next)
     return (r + discount * v_next).detach()
 
 
@@ -149,7 +145,7 @@ def advantage(g: Tensor, v: Tensor) -> Tensor:
 
     Source: lecture, "Variance Reduction: Baseline".
     """
-    _same_shape(g=g, v=v)
+    same_shape(g=g, v=v)
     return (g - v).detach()
 
 
@@ -182,7 +178,7 @@ def policy_gradient_loss(log_pi: Tensor, weight: Tensor) -> Tensor:
 
     Source: lecture, "REINFORCE (1992)" (w = return) and "Actor-Critic" (w = advantage).
     """
-    _same_shape(log_pi=log_pi, weight=weight)
+    same_shape(log_pi=log_pi, weight=weight)
     return -(log_pi * weight.detach()).sum()
 
 
@@ -200,7 +196,7 @@ def value_loss(v: Tensor, target: Tensor) -> Tensor:
 
     Source: lecture, "Advantage Actor-Critic", policy evaluation.
     """
-    _same_shape(v=v, target=target)
+    same_shape(v=v, target=target)
     return (target.detach() - v).square().sum()
 
 

@@ -110,7 +110,12 @@ class Run:
             return atari.AtariLanes(spec.game, lanes, spec.protocol, self.threads)
 
         self.training = methods.build(
-            spec.settings, make_lanes, spec.seed, spec.budget_frames, self.device
+            spec.settings,
+            make_lanes,
+            spec.seed,
+            spec.budget_frames,
+            self.device,
+            self.resume_folder,
         )
         if self.checkpoint_path.exists():
             self._resume(checkpoint.load(self.checkpoint_path))
@@ -139,7 +144,8 @@ class Run:
                     if self.stopping:
                         self.save_checkpoint()
                         return "stopped"
-                    if time.monotonic() - last_checkpoint > self.checkpoint_seconds:
+                    seconds = time.monotonic() - last_checkpoint
+                    if seconds > self.checkpoint_seconds or self.training.state_is_due():
                         self.save_checkpoint()
                         last_checkpoint = time.monotonic()
                 self._keep_policy(milestone)

@@ -106,7 +106,7 @@ def protocol_html(study: Study) -> str:
         "Protocol": f"{study.protocol}: {table1.PROTOCOLS.get(study.protocol, '')}; in training "
         "rewards are clipped as each method file says, reported returns never are",
         "Evaluation": f"{evaluation['episodes']} episodes per run and budget, "
-        f"{table1.ACTIONS[evaluation['action_selection']]}, seed {evaluation['seed']}, "
+        f"{table1.actions_text(study)}, seed {evaluation['seed']}, "
         "the weights at the budget (no choice of the best checkpoint)",
         "Normalisation": f"references {study.references}, rule {study.rule}: {RULES[study.rule]}",
         "Intervals": f"{100 * study.level:g} %, stratified bootstrap over seeds, {study.reps} "

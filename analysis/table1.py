@@ -90,6 +90,19 @@ NORMALISED_WITH = {"human_starts": "human-starts", "noop_starts": "no-op-starts"
 ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest action taken"}
 
 
+def actions_text(study: Study) -> str:
+    """Return how evaluated policies chose actions; those of action values are not sampled from."""
+    selection = study.evaluation["action_selection"]
+    epsilons = {
+        study.method_label(method): study.expected_settings(method).get("evaluation_epsilon")
+        for method in study.methods
+    }
+    valued = [f"{label} {value:g}" for label, value in epsilons.items() if value is not None]
+    if selection == "greedy" or not valued:
+        return ACTIONS[selection]
+    return f"{ACTIONS[selection]} (or epsilon-greedy: {', '.join(valued)})"
+
+
 def table1(
     study: Study, episodes: pd.DataFrame, runs: pd.DataFrame, aggregates: pd.DataFrame
 ) -> pd.DataFrame:
@@ -293,7 +306,7 @@ def notes(
         "measured under another protocol than these and compare only roughly.",
         f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
         f"{evaluation['episodes']} evaluation episodes per run and milestone, "
-        f"{ACTIONS[evaluation['action_selection']]}, evaluation seed {evaluation['seed']}, at most "
+        f"{actions_text(study)}, evaluation seed {evaluation['seed']}, at most "
         "108,000 "
         "frames an episode. Normalised with "
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "

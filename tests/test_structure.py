@@ -16,11 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
 LAYERS = [
-    ("files", "seeding", "config", "targets", "layers", "machine"),
+    ("files", "seeding", "config", "machine", "shapes", "layers"),
+    ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
-    ("lanes",),
+    ("lanes", "replay"),
     ("actor_critic",),
-    ("episodes", "lockstep", "asynchronous", "random_play"),
+    ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play"),
     ("methods",),
     ("train", "evaluate", "audit"),
 ]

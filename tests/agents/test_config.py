@@ -11,7 +11,7 @@ import yaml
 from agents import config
 from tests.agents.worlds import METHODS
 
-POLICY_BASED = ("reinforce", "actor_critic", "a2c", "a3c_ff", "a3c_lstm")
+ALL = sorted(path.stem for path in METHODS.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted(METHODS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -23,7 +23,7 @@ def test_method_files_load(path: Path) -> None:
     } == (values)
 
 
-@pytest.mark.parametrize("method", POLICY_BASED)
+@pytest.mark.parametrize("method", ALL)
 def test_every_number_has_a_comment(method: str) -> None:
     """A number says where it comes from, on its line or, for what names the method, nowhere."""
     lines = (METHODS / f"{method}.yaml").read_text().splitlines()
@@ -41,9 +41,23 @@ def test_every_number_has_a_comment(method: str) -> None:
     [
         ("a2c", "actor_critic", {"return_estimate"}),
         ("a3c_ff", "a3c_lstm", {"lstm_cells"}),
+        # van Hasselt et al. 2016, tuned; Wang et al. 2016; Schaul et al. 2016.
+        (
+            "dqn",
+            "double_dqn",
+            {
+                "double",
+                "output_bias",
+                "target_period_frames",
+                "epsilon_end",
+                "evaluation_epsilon",
+            },
+        ),
+        ("double_dqn", "dueling", {"dueling", "gradient_norm_limit"}),
+        ("double_dqn", "prioritized", {"prioritisation", "learning_rate"}),
     ],
 )
-def test_methods_differ_only_where_the_lecture_says(one: str, other: str, keys: set) -> None:
+def test_methods_differ_only_where_their_papers_say(one: str, other: str, keys: set) -> None:
     a, b = (yaml.safe_load((METHODS / f"{name}.yaml").read_text()) for name in (one, other))
     assert a.keys() == b.keys()
     assert {key for key in a if a[key] != b[key]} == keys | {"method", "label"}
@@ -64,8 +78,8 @@ def a2c(tmp_path: Path, **changes: object) -> Path:
         ({"lerning_rate": 1.0}, ["lerning_rate", "learning_rate"]),
         ({"workers": 4}, ["workers", "lanes"]),  # of another topology
         ({"gamma": None}, ["gamma", "missing"]),
-        ({"topology": None}, ["topology", "None", "lockstep, async, episodes"]),
-        ({"topology": "ring"}, ["topology", "ring", "lockstep, async, episodes"]),
+        ({"topology": None}, ["topology", "None", "lockstep, async, episodes, random, replay"]),
+        ({"topology": "ring"}, ["topology", "ring", "lockstep, async, episodes, random, replay"]),
         ({"network": "resnet"}, ["network", "resnet", "mnih2013, nature"]),
         ({"return_estimate": "total"}, ["return_estimate", "total", "n_step, one_step"]),
         ({"precision": "float16"}, ["precision", "float16", "float32, bfloat16"]),
@@ -91,6 +105,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict, named: list[str])
 def test_a_whole_number_may_stand_for_a_real_one(tmp_path: Path) -> None:
     settings = config.load_method(a2c(tmp_path, gradient_norm_limit=40))
     assert (settings.gradient_norm_limit, type(settings.gradient_norm_limit)) == (40.0, float)
+
+
+def test_value_based_methods_have_nothing_of_a_policy() -> None:
+    with pytest.raises(
+        ValueError, match=r"dqn: unknown key 'entropy_weight'; allowed: .*batch_siz"
+    ):
+        config.load_method(METHODS / "dqn.yaml", {"entropy_weight": 0.1})
 
 
 def test_reinforce_has_no_lstm() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from agents import audit, evaluate, networks, trace
+from agents import audit, config, evaluate, networks, trace, train
 from tests.agents.conftest import evaluation, save_run
-from tests.agents.worlds import Doors, Recall, World, use_tiny_trunk
+from tests.agents.worlds import METHODS, Doors, Recall, World, use_tiny_trunk
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -168,3 +169,61 @@ def test_every_episode_has_a_random_stream_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(evaluate, "choose_actions", record)
     played = play(monkeypatch, Lengths, 3, 20)
     assert len(drawn) == len(set(drawn)) == sum(episode.episode_return for episode in played)
+
+
+# --- policies of action values
+
+REPLAY = {
+    "network": "mnih2013",
+    "lanes": 4,
+    "replay_capacity_steps": 400,
+    "learning_starts_frames": 800,
+    "evaluation_epsilon": 0.2,
+}
+
+
+@pytest.fixture(scope="module", params=["dqn", "dueling"])
+def value_based(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on Breakout; only read."""
+    run = tmp_path_factory.mktemp(request.param)
+    arguments = ["--method", str(METHODS / f"{request.param}.yaml"), "--game", "breakout"]
+    arguments += ["--seed", "0", "--milestones-frames", "1000", "--device", "cpu"]
+    assert train.main([*arguments, "--set", json.dumps(REPLAY), "--out", str(run)]) == 0
+    return run
+
+
+def test_action_values_are_evaluated_and_audited(value_based: Path, tmp_path: Path) -> None:
+    """The contract of every method, with the epsilon that the settings name."""
+    out = evaluation(value_based, tmp_path / "out")
+    found = rows(out)
+    assert tuple(found[0]) == evaluate.COLUMNS
+    assert {row["method"] for row in found} == {value_based.name[:-1]}
+    assert trace.load(out / "traces.npz")[0]["evaluation_epsilon"] == 0.2
+    assert audit.main([str(out)]) == 0
+    again = evaluation(value_based, tmp_path / "again", lanes=1)
+    assert (again / "traces.npz").read_bytes() == (out / "traces.npz").read_bytes()
+
+
+def test_a_loaded_policy_has_the_values_it_was_saved_with(value_based: Path) -> None:
+    policy, network = evaluate.load_policy(value_based / "policies" / "1000.pt", "cpu")
+    settings = config.build_settings(policy["settings"], "policy")
+    other = networks.build_action_values(settings, 4, seed=7)
+    seen = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    assert not torch.allclose(other(seen)[0], network(seen)[0])
+    other.load_state_dict(policy["weights"])
+    assert torch.equal(other(seen)[0], network(seen)[0])
+
+
+@pytest.mark.parametrize(("epsilon", "sample", "share"), [(0.4, True, 0.2), (0.4, False, 0.0)])
+def test_epsilon_greedy_leaves_the_best_action_as_often_as_it_should(
+    monkeypatch: pytest.MonkeyPatch, epsilon: float, sample: bool, share: float
+) -> None:
+    """Of two actions half of epsilon; never where the selection is greedy."""
+    use_tiny_trunk(monkeypatch)
+    network = networks.ActionValueNetwork("mnih2013", 2, observation_shape=(1, 1, 2))
+    torch.nn.init.zeros_(network.q.weight)
+    network.q.bias.data[:] = torch.tensor([0.0, 1.0])
+    name = ("dqn", "pong", 0, 1)
+    played = evaluate.play(network, Lengths(5), 400, 1000, name, sample, epsilon)
+    actions = np.concatenate([episode.trace.actions for episode in played])
+    assert abs((actions == 0).mean() - share) < 0.03

@@ -48,6 +48,9 @@ def test_cpu_and_cuda_agree_on_a_rollout(method: str) -> None:
         ("a2c", {"lanes": 4, "precision": "bfloat16"}),
         ("actor_critic", {"lanes": 4}),
         ("reinforce", {"lanes": 2, "episodes_per_update": 2}),
+        ("dqn", {"replay_capacity_steps": 400, "learning_starts_frames": 160}),
+        ("dueling", {"replay_capacity_steps": 400, "learning_starts_frames": 160}),
+        ("prioritized", {"replay_capacity_steps": 400, "precision": "bfloat16"}),
     ],
 )
 def test_trains_resumes_and_evaluates_on_cuda(tmp_path: Path, method: str, sets: dict) -> None:

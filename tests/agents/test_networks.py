@@ -32,6 +32,24 @@ def test_sizes(trunk: str, lstm_cells: int, parameters: int) -> None:
     assert (state is None) == (lstm_cells == 0)
 
 
+@pytest.mark.parametrize(
+    ("dueling", "output_bias", "heads"),
+    [
+        # 3136*512+512, then 512*6 weights with 6 biases or 1; two streams: twice, and a value
+        (False, "per_action", 1_606_144 + 3072 + 6),
+        (False, "shared", 1_606_144 + 3072 + 1),
+        (True, "per_action", 2 * 1_606_144 + 3072 + 6 + 513),
+        (True, "shared", 2 * 1_606_144 + 3072 + 513),
+    ],
+)
+def test_sizes_of_action_values(dueling: bool, output_bias: str, heads: int) -> None:
+    network = networks.ActionValueNetwork("nature", 6, dueling, output_bias)
+    assert sum(p.numel() for p in network.parameters()) == 8224 + 32_832 + 36_928 + heads
+    q, best, state = network(torch.zeros(2, 4, 84, 84, dtype=torch.uint8))
+    assert (q.shape, state) == ((2, 6), None)
+    assert torch.equal(best, q.max(dim=1).values)
+
+
 def test_pixels_are_scaled_to_one() -> None:
     """255 is 1: equal to a float network on pixels / 255."""
     network = build_network("mnih2013", 3, 0, "torch", 0, (4, 36, 36))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from agents import networks
-from agents.optim import FlatParameters, clip_gradient, rmsprop_step
+from agents import networks, optim
+from agents.optim import FlatParameters, centred_rmsprop_step, clip_gradient, rmsprop_step
 
 
 def test_rmsprop_is_pytorchs_where_they_agree() -> None:
@@ -35,6 +35,46 @@ def test_rmsprop_by_hand(place: str, step: float) -> None:
     rmsprop_step(weights, torch.tensor([2.0]), square_average, 0.5, 0.75, 4.0, place)
     torch.testing.assert_close(square_average, torch.tensor([5.0]))
     torch.testing.assert_close(weights, torch.tensor([1 - 0.5 * step]))
+
+
+@pytest.mark.parametrize("chunk", [3, 20, 64])
+def test_centred_rmsprop_is_pytorchs_where_they_agree(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Whatever the chunks in which the vector is taken."""
+    monkeypatch.setattr(optim, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(20, generator=generator)
+    theirs = weights.clone().requires_grad_()
+    optimizer = torch.optim.RMSprop([theirs], lr=0.01, alpha=0.9, eps=1e-3, centered=True)
+    average, square_average = torch.zeros(20), torch.zeros(20)
+    for _ in range(5):
+        gradient = torch.randn(20, generator=generator)
+        centred_rmsprop_step(
+            weights, gradient, average, square_average, 0.01, 0.9, 1e-3, "outside_sqrt"
+        )
+        theirs.grad = gradient.clone()
+        optimizer.step()
+    torch.testing.assert_close(weights, theirs.detach())
+
+
+def test_centred_rmsprop_by_hand() -> None:
+    """m = 3/4 * 2/3 + 1/4 * 2 = 1; g = 3/4 * 16/3 + 1/4 * 4 = 5; 2 / sqrt(5 - 1 + 5) = 2/3."""
+    weights, average, square = torch.tensor([1.0]), torch.tensor([2 / 3]), torch.tensor([16 / 3])
+    centred_rmsprop_step(
+        weights, torch.tensor([2.0]), average, square, 0.5, 0.75, 5.0, "inside_sqrt"
+    )
+    torch.testing.assert_close(torch.cat([average, square]), torch.tensor([1.0, 5.0]))
+    torch.testing.assert_close(weights, torch.tensor([1 - 0.5 * 2 / 3]))
+
+
+def test_centred_rmsprop_of_a_large_constant_gradient_stays_finite() -> None:
+    """g - m^2 is 0 but for rounding, which may be more than epsilon below it."""
+    weights, average, square = torch.zeros(3, 500)
+    gradient = torch.linspace(1e3, 1e5, 500)
+    for _ in range(500):
+        centred_rmsprop_step(weights, gradient, average, square, 1e-4, 0.95, 0.01, "inside_sqrt")
+    assert torch.isfinite(weights).all()
 
 
 @pytest.mark.parametrize("limit", [0.5, 5.0, 50.0])

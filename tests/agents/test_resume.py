@@ -20,12 +20,24 @@ from tests.agents.worlds import METHODS, Doors, Recall, Walk, settings, use_tiny
 ROOT = Path(__file__).resolve().parents[2]
 
 IN_TURN = {"workers": 2, "lanes_per_worker": 1, "rollout_steps": 10, "schedule": "round_robin"}
+REPLAY = {  # a memory that is written over several times
+    "lanes": 8,
+    "replay_capacity_steps": 400,
+    "learning_starts_frames": 64,
+    "target_period_frames": 256,
+    "epsilon_anneal_frames": 2000,
+    "importance_anneal_frames": 4000,
+}
 METHOD_SETTINGS = {
     "reinforce": {"lanes": 2, "episodes_per_update": 3, "chunk_steps": 64},
     "actor_critic": {"lanes": 2},
     "a2c": {"lanes": 3},
     "a3c_ff": IN_TURN,
     "a3c_lstm": {**IN_TURN, "lstm_cells": 16},
+    "dqn": REPLAY,
+    "double_dqn": REPLAY,
+    "dueling": REPLAY,
+    "prioritized": REPLAY,
 }
 
 
@@ -49,17 +61,17 @@ def test_restored_training_goes_on_exactly(
     use_tiny_trunk(monkeypatch)
     chosen = settings(method, **METHOD_SETTINGS[method], learning_rate_schedule="linear_to_zero")
 
-    def build():
-        return methods.build(chosen, world, 4, 10_000)
+    def build(name: str):
+        return methods.build(chosen, world, 4, 10_000, folder=tmp_path / name)
 
-    straight, first = build(), build()
+    straight, first = build("straight"), build("stopped")
     episodes = [episode for _ in range(12) for episode in straight.advance(10_000)]
     stopped = [episode for _ in range(6) for episode in first.advance(10_000)]
     state, expected = first.state(), straight.policy()
     for _ in range(3):  # the saved state is a copy: it does not move with the training
         first.advance(10_000)
     checkpoint.save(tmp_path / "state.pt", state)
-    second = build()
+    second = build("stopped")
     saved = checkpoint.load(tmp_path / "state.pt")
     second.restore(saved)
     stopped += [episode for _ in range(6) for episode in second.advance(10_000)]
@@ -79,7 +91,9 @@ def command(method: str, out: Path, frames: int, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "agents.train", "--method", str(METHODS / f"{method}.yaml")),
         *("--game", "breakout", "--seed", "1", "--milestones-frames", str(frames)),
-        *("--device", "cpu", "--checkpoint-seconds", "0", "--set", json.dumps(sets)),
+        # A replay memory is written on between its checkpoints.
+        *("--checkpoint-seconds", "0.3" if METHOD_SETTINGS[method] is REPLAY else "0"),
+        *("--device", "cpu", "--set", json.dumps(sets)),
         *("--out", str(out), *more),
     ]
 

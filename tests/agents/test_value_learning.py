@@ -1,0 +1,261 @@
+"""The value-based methods solve a tiny world whose optimum is known; a broken copy does not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agents import methods, networks, replay, value_targets
+from agents.experience_replay import ExperienceReplay
+from tests.agents.worlds import METHODS, Doors, Walk, recent, settings, train, use_tiny_trunk
+
+SEEDS = (0, 1, 2)
+MAJORITY = 2
+FRAMES = 12_000
+SETTINGS = {
+    "lanes": 4,
+    "replay_capacity_steps": 2000,
+    "learning_starts_frames": 400,
+    "target_period_frames": 400,
+    "epsilon_end": 0.02,
+    "epsilon_anneal_frames": 6000,
+    "importance_anneal_frames": FRAMES,
+    "learning_rate": 1e-3,
+    "rmsprop_epsilon": 0.01,
+    "rmsprop_epsilon_place": "inside_sqrt",
+}
+VALUE_BASED = ("dqn", "double_dqn", "dueling", "prioritized")
+
+
+def build(method: str, folder: Path, world=Doors, seed: int = 0, **overrides) -> ExperienceReplay:
+    """A training of a tiny world with nothing played yet."""
+    chosen = settings(method, **{**SETTINGS, **overrides})
+    return methods.build(chosen, world, seed, FRAMES, folder=folder)
+
+
+def solved(method: str, folder: Path, seed: int = 0, **overrides) -> bool:
+    """Whether the method ends close to the optimum: prize 5 in 3 steps."""
+    training = build(method, folder / f"{method}{seed}", seed=seed, **overrides)
+    episodes = train(training, FRAMES)
+    length = sum(episode.length_frames for episode in episodes[-100:]) / 100 / 4
+    return recent(episodes, 100) > 4.7 and length < 4
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_trunk(monkeypatch)
+
+
+def test_every_method_is_here() -> None:
+    topology = re.compile(r"^topology: replay\b", re.MULTILINE)
+    files = [file for file in METHODS.glob("*.yaml") if topology.search(file.read_text())]
+    assert {file.stem for file in files} == set(VALUE_BASED)
+
+
+@pytest.mark.parametrize("method", VALUE_BASED)
+def test_solves_its_world(tmp_path: Path, method: str) -> None:
+    assert solved(method, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", VALUE_BASED)
+def test_solves_its_world_for_most_seeds(tmp_path: Path, method: str) -> None:
+    assert sum(solved(method, tmp_path, seed) for seed in SEEDS) >= MAJORITY
+
+
+@pytest.mark.slow
+def test_rank_based_priorities_solve_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "RANK_REFRESH_UPDATES", 50)
+    assert solved("prioritized", tmp_path, prioritisation="rank", priority_exponent=0.7)
+
+
+# --- broken copies
+
+
+@pytest.mark.parametrize("method", ["dqn", pytest.param("double_dqn", marks=pytest.mark.slow)])
+def test_fails_when_it_earns_after_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Whoever expects more after leaving leaves at once."""
+    target = ExperienceReplay._target
+
+    def past(self, rewards, discount, s_next):
+        return target(self, rewards, torch.full_like(discount, 0.99), s_next)
+
+    monkeypatch.setattr(ExperienceReplay, "_target", past)
+    assert not solved(method, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["dqn", pytest.param("dueling", marks=pytest.mark.slow)])
+def test_fails_when_the_target_is_never_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(ExperienceReplay, "copy_to_target", lambda self: None)
+    assert not solved(method, tmp_path)
+
+
+def test_fails_when_errors_have_the_wrong_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = value_targets.clipped_error_loss
+    monkeypatch.setattr(value_targets, "clipped_error_loss", lambda *given: -loss(*given))
+    assert not solved("dqn", tmp_path)
+
+
+@pytest.mark.slow
+def test_fails_when_the_next_state_is_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames_at = replay.ReplayMemory.frames_at
+
+    def same(self, slots):
+        frames = frames_at(self, slots).copy()
+        frames[:, 1:] = frames[:, :-1]
+        return frames
+
+    monkeypatch.setattr(replay.ReplayMemory, "frames_at", same)
+    assert not solved("dqn", tmp_path)
+
+
+# --- one update
+
+
+def draws(count: int) -> np.ndarray:
+    """Evenly spread numbers of [0, 1)."""
+    return np.modf(0.3 + np.arange(count) * 0.618)[0]
+
+
+def filled(method: str, folder: Path, **overrides) -> ExperienceReplay:
+    """A training that has played 200 decisions and learnt nothing; its two networks differ."""
+    training = build(method, folder, learning_starts_frames=10**9, epsilon_start=1.0, **overrides)
+    for _ in range(50):
+        training.advance(FRAMES)
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(training.target.master.shape, generator=generator)
+    training.target.master.add_(noise, alpha=0.3)
+    return training
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("method", VALUE_BASED)
+def test_gradient_is_that_of_the_formula(tmp_path: Path, method: str, reduction: str) -> None:
+    """One transition at a time, with Huber's loss of PyTorch, against a whole batch."""
+    training = filled(method, tmp_path, loss_reduction=reduction, error_limit=0.5)
+    batch = training.memory.sample(16, draws, 0.5)
+    batch = batch._replace(weights=np.linspace(0.1, 1, 16))
+    assert batch.terminal.any()
+    assert not batch.terminal.all()
+    loss, delta = training.backward(batch)
+    gradient = training.flat.gradient.clone()
+    training.flat.gradient.zero_()
+    total = 0.0
+    for i in range(16):
+        frames = torch.from_numpy(batch.frames[i : i + 1])
+        with torch.no_grad():
+            rated = training.target_network(frames[:, 1:])[0][0]
+            chosen = training.network(frames[:, 1:])[0][0] if training.settings.double else rated
+            y = float(batch.rewards[i])
+            if not batch.terminal[i]:
+                y += training.settings.gamma * rated[chosen.argmax()]
+        q = training.network(frames[:, :-1])[0][0, batch.actions[i]]
+        assert abs(delta[i] - (y - q)) < 1e-4
+        part = torch.nn.functional.huber_loss(q, torch.as_tensor(y).float(), delta=0.5)
+        part = part * batch.weights[i] / (16 if reduction == "mean" else 1)
+        part.backward()
+        total += part.item()
+    torch.testing.assert_close(loss.item(), total, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, training.flat.gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_rewards_are_clipped_where_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: bool
+) -> None:
+    training = filled("dqn", tmp_path, clip_rewards=clip, gamma=0.0)
+    batch = training.memory.sample(64, draws, 0.5)
+    assert batch.rewards.max() > 1  # the memory keeps them as they were
+    seen, target = [], value_targets.q_target
+    monkeypatch.setattr(value_targets, "q_target", lambda r, *to: seen.append(r) or target(r, *to))
+    training.backward(batch)
+    expected = batch.rewards.clip(-1, 1) if clip else batch.rewards
+    assert seen[0].tolist() == expected.tolist()
+
+
+def test_a_cut_episode_is_not_an_ended_one(tmp_path: Path) -> None:
+    """Walk never ends by itself: nothing is terminal, and its last state is bootstrapped from."""
+    training = build("dqn", tmp_path, lambda lanes: Walk(lanes, 5), learning_starts_frames=10**9)
+    for _ in range(40):
+        training.advance(FRAMES)
+    memory = training.memory
+    slots = np.flatnonzero(memory._drawable)
+    assert not memory._terminal[slots].any()
+    before, after = memory.frames_at(slots).swapaxes(0, 1).reshape(2, len(slots), -1)
+    moved = (before.argmax(1) + memory._actions[slots]) % Walk.width
+    assert np.array_equal(after.argmax(1), moved)  # also over the cut, where an episode starts anew
+    assert len(slots) == 40 * 4
+
+
+class Lives(Doors):
+    """Doors in which every step loses a life."""
+
+    def step(self, actions):
+        step = super().step(actions)
+        return step._replace(life_lost=~step.terminated)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_lost_life_ends_what_is_learnt_not_what_is_played(tmp_path: Path, terminal: bool) -> None:
+    training = build(
+        "dqn", tmp_path, Lives, learning_starts_frames=10**9, life_loss_is_terminal=terminal
+    )
+    episodes = [episode for _ in range(40) for episode in training.advance(FRAMES)]
+    drawn = training.memory._terminal[training.memory._drawable]
+    assert drawn.all() == terminal
+    assert max(episode.length_frames for episode in episodes) > 4
+
+
+@pytest.mark.parametrize(("lanes", "per_update"), [(1, 4), (4, 4), (8, 4), (3, 4)])
+def test_one_update_for_so_many_decisions(tmp_path: Path, lanes: int, per_update: int) -> None:
+    """Over all lanes, from the frame on at which learning starts."""
+    training = build("dqn", tmp_path, lanes=lanes, decisions_per_update=per_update)
+    while training.frames < 800:
+        training.advance(FRAMES)
+    assert training.updates == (training.frames - 400) // 4 // per_update
+
+
+def test_the_target_is_copied_once_a_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+    training = build("dqn", tmp_path, target_period_frames=100)
+    monkeypatch.setattr(training, "copy_to_target", lambda: copied.append(training.frames))
+    while training.frames < 800:
+        training.advance(FRAMES)
+    assert copied == [112, 208, 304, 400, 512, 608, 704, 800]
+
+
+def test_gradient_into_the_convolutions_is_scaled_by_dueling() -> None:
+    """By 1 / sqrt 2 where two streams enter; the streams' own is not."""
+    network = networks.ActionValueNetwork("nature", 3, dueling=True, observation_shape=(4, 84, 84))
+    seen = torch.randint(0, 256, (2, 4, 84, 84), dtype=torch.uint8)
+    gradients = []
+    for scale in (networks.DUELING_GRADIENT_SCALE, 1.0):
+        network.zero_grad()
+        features = network.trunk(seen, gradient_scale=scale)[-1]
+        features.square().sum().backward()
+        gradients.append(
+            {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        )
+    scaled, plain = gradients
+    torch.testing.assert_close(scaled["hidden.weight"], plain["hidden.weight"])
+    for name in ("convolutions.0.weight", "convolutions.2.bias"):
+        torch.testing.assert_close(scaled[name], plain[name] / 2**0.5, rtol=1e-4, atol=1e-6)
+
+
+def test_a_memory_without_a_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match="folder: None"):
+        methods.build(settings("dqn", **SETTINGS), Doors, 0, FRAMES)
