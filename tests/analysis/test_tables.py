@@ -88,7 +88,8 @@ def test_cost_of_a_milestone_by_hand():
 def test_every_method_has_a_row(analysed: Path):
     table = pd.read_csv(analysed / "tables/table1.csv")
     absent = table[table["kind"] == "not_trained"]
-    assert set(absent["method"]) == set(METHODS) - {"reinforce", "a2c"}
+    # Random play is listed only where a study has it: the published row is there anyway.
+    assert set(absent["method"]) == set(METHODS) - {"reinforce", "a2c", "random"}
     markdown = (analysed / "tables/table1.md").read_text()
     for label in ("DQN", "Gorila", "Double DQN", "Dueling", "Prioritized", "A3C-FF"):
         assert f"| {label} | not trained in this study |" in markdown
