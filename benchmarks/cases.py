@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,20 +122,29 @@ def train(
     def make_lanes(lanes: int) -> atari.AtariLanes:
         return atari.AtariLanes(game, lanes, atari.protocol("noop"), threads)
 
-    training = methods.build(settings, make_lanes, 0, 10**12)
-    try:
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < warmup_seconds or training.frames == 0:
-            training.advance(10**12)
-        first, begin = training.frames, time.perf_counter()
-        # To the next whole update, which for REINFORCE is many episodes.
-        while time.perf_counter() - begin < seconds:
-            training.advance(10**12)
-        frames, elapsed = training.frames - first, time.perf_counter() - begin
-        training.state()  # A3C's workers say what they cost when they stand still
-        memory = training.peak_memory_of_workers()
-    finally:
-        training.close()
+    with tempfile.TemporaryDirectory() as folder:  # of a replay memory's frames
+        training = methods.build(settings, make_lanes, 0, 10**12, folder=Path(folder))
+        try:
+            return _advance(training, settings, seconds, warmup_seconds)
+        finally:
+            training.close()
+
+
+def _advance(
+    training: methods.Training, settings: MethodSettings, seconds: float, warmup_seconds: float
+) -> dict[str, float]:
+    while training.frames <= getattr(settings, "learning_starts_frames", 0):
+        training.advance(10**12)
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < warmup_seconds:
+        training.advance(10**12)
+    first, begin = training.frames, time.perf_counter()
+    # To the next whole update, which for REINFORCE is many episodes.
+    while time.perf_counter() - begin < seconds:
+        training.advance(10**12)
+    frames, elapsed = training.frames - first, time.perf_counter() - begin
+    training.state()  # A3C's workers say what they cost when they stand still
+    memory = training.peak_memory_of_workers()
     return {"frames_per_second": frames / elapsed, "frames": frames, "workers_memory_bytes": memory}
 
 

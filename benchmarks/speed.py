@@ -29,6 +29,8 @@ ENVIRONMENTS = ROOT / ".benchmarks"
 LAYOUTS = ("per_core", "all_cores")
 SMALL = {"network": "mnih2013"}
 BFLOAT16 = {"precision": "bfloat16"}
+# As peer_sb3.py has them; both learn from the first measured decision on.
+SB3_DQN = {"replay_capacity_steps": 100_000, "learning_starts_frames": 4_000}
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def _ours() -> list[Case]:
         cases.append(Case("a2c", settings, limited=True))
     for method in ("actor_critic", "a3c_ff", "a3c_lstm", "reinforce"):
         cases.append(Case(method, limited=True))
+    cases.append(Case("dqn", SB3_DQN))
     return cases
 
 
@@ -131,7 +134,7 @@ def measure(case: Case, layout: str, game: str, seconds: float) -> dict[str, flo
 def summarise(
     cases: list[Case], samples: dict[tuple[str, str], list[dict[str, float]]], cores: int
 ) -> list[dict[str, Any]]:
-    """Medians, spread, and ratios to the machine's limit and to Stable-Baselines3's A2C."""
+    """Medians, spread, and ratios to the machine's limit and to Stable-Baselines3."""
     rates = {
         key: [sample["frames_per_second"] for sample in found] for key, found in samples.items()
     }
@@ -172,7 +175,8 @@ def summarise(
             rival = rates.get(
                 (f"sb3 {'dqn' if 'dqn' in case.name else 'a2c'} nature float32", layout)
             )
-            if case.limited and rival and "nature" in case.variant:
+            trains = case.limited or case.name == "dqn"
+            if trains and rival and not case.peer and "nature" in case.variant:
                 # Pair by pair: both of one round, minutes apart at most.
                 row["ratio_to_sb3"] = median(a / b for a, b in zip(found, rival, strict=False))
             rows.append(row)
