@@ -24,8 +24,9 @@ OBSERVATION_SHAPE = (4, 84, 84)
 # An unseeded reset takes 4.5 ms, a seeded one loads the ROM again and takes 84 ms.
 EPISODES_PER_SEED = 16
 RESTART_BIT = 31
-# In these two an unseeded reset leaves memory as it was: their episodes depend on earlier actions.
-SEED_EVERY_EPISODE = frozenset({"ice_hockey", "yars_revenge"})
+# In these an unseeded reset leaves memory as it was: their episodes depend on earlier actions.
+# Found by playing every game of config/games.csv (the slow tests of tests/agents/test_trace.py).
+SEED_EVERY_EPISODE = frozenset({"ice_hockey", "surround", "time_pilot", "yars_revenge"})
 GAMES_CSV = Path(__file__).resolve().parents[1] / "config" / "games.csv"
 
 
@@ -113,7 +114,7 @@ class AtariLanes:
 
     Attributes:
         episodes_per_seed: so many episodes may share their low bits; 1 where an unseeded reset
-            does not undo what was played (two games, and sticky actions, which draw at random).
+            does not undo what was played (four games, and sticky actions, which draw at random).
     """
 
     def __init__(self, game: str, lanes: int, protocol: Protocol, threads: int = 1) -> None:
