@@ -27,6 +27,7 @@ REPLAY = {  # a memory that is written over several times
     "batch_size": 4,
     "learning_starts_frames": 64,
     "target_period_frames": 256,
+    "epsilon_end": 0.5,  # a greedy policy may never serve the ball
     "epsilon_anneal_frames": 2000,
     "importance_anneal_frames": 4000,
 }
