@@ -331,6 +331,30 @@ class Learner(_Worker):
         }
 
 
+def connect(workers: int) -> bool:
+    """Connect to Ray, unless this process is; return whether it was done here.
+
+    To the cluster that `RAY_ADDRESS` names, else to a Ray started here, whose memory for what
+    processes send each other is that of `workers` actors and learners.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        return False
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("RAY_ADDRESS"):
+        options: dict[str, Any] = {"address": "auto"}
+    else:
+        memory = (128 + 32 * workers) * 2**20
+        options = {"address": "local", "include_dashboard": False, "object_store_memory": memory}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray puts its own in their place
+            signal.signal(number, handler)
+    return True
+
+
 KINDS = {"actor": Actor, "learner": Learner, "shard": ParameterShard, "replica": ParameterShard}
 
 
@@ -513,8 +537,8 @@ class Gorila:
     def _begin(self) -> None:
         if self._processes:
             return
-        self._connect()
         settings = self.settings
+        self._own_ray = connect(settings.actors + settings.learners)
         for index in range(settings.shards):
             self._spawn("shard", index)
             self._spawn("replica", index)
@@ -526,26 +550,6 @@ class Gorila:
             self._spawn("actor", index, self._start["actors"][index])
         for index in range(settings.learners):
             self._spawn("learner", index, _with_arrays(self._start["learners"][index]))
-
-    def _connect(self) -> None:
-        ray = self._ray
-        if ray.is_initialized():
-            return
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
-        handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": True}
-        if os.environ.get("RAY_ADDRESS"):
-            options = {"address": "auto"}
-        else:
-            workers = self.settings.actors + self.settings.learners
-            options["address"] = "local"
-            options["object_store_memory"] = (128 + 32 * workers) * 2**20
-        ray.init(**options, configure_logging=False)
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray puts its own in their place
-                signal.signal(number, handler)
-        self._own_ray = True
 
     def _node(self, kind: str, index: int) -> str:
         """Return the node for a process: in turn, but a replica not beside its shard."""
