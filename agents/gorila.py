@@ -4,6 +4,12 @@ Source: Nair et al. 2015, arXiv:1507.04296. The driver, `Gorila`, hands out the 
 it: an actor's task is a rollout, a learner's a few updates. Rollouts go from actor to learner and
 gradients from learner to shard without it. It waits for tasks and for deaths alike, and replaces
 a process that dies.
+
+On several machines, in a checkout on each, with the same Ray token where Ray asks for one:
+
+    ray start --head                            on the first
+    ray start --address=FIRST:6379              on the others
+    RAY_ADDRESS=FIRST:6379 python -m agents.train --method config/methods/gorila.yaml ...
 """
 
 from __future__ import annotations
@@ -226,7 +232,7 @@ class Learner(_Worker):
         self.outliers = OutlierFilter(settings.outlier_deviations, settings.outlier_window_updates)
         self.target_version: int | None = None  # of the weights in the target network
         if state:
-            self.target.master.copy_(state["target_weights"])
+            self.target.master.numpy()[:] = state["target_weights"]
             self.target.publish()
             self.target_version = state["target_version"]
             self.outliers.losses.extend(state["losses"])

@@ -105,10 +105,10 @@ class Run:
 
     def build(self) -> None:
         """Build the training and, where there is a checkpoint, continue it."""
-        spec = self.spec
+        spec, threads = self.spec, self.threads  # not `self`: Gorila sends the function away
 
         def make_lanes(lanes: int) -> atari.AtariLanes:
-            return atari.AtariLanes(spec.game, lanes, spec.protocol, self.threads)
+            return atari.AtariLanes(spec.game, lanes, spec.protocol, threads)
 
         self.training = methods.build(
             spec.settings,

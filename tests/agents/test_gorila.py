@@ -281,6 +281,27 @@ def test_an_outlier_is_not_pushed_and_a_loss_that_is_not_finite_is_said() -> Non
     assert "loss is nan" in learner.learn(shards, 1, 0.1)["diverged"]
 
 
+@pytest.mark.usefixtures("no_ray")
+def test_a_learner_goes_on_from_its_state() -> None:
+    """With its target network and its last losses, an empty memory and another random stream."""
+    chosen = tiny(actors=1, learners=1, target_period_updates=2)
+    (actor,), (learner,), shards = parts(chosen)
+    assert learner.state() is None
+    learner.add(0, actor.play(shards)[1])
+    learner.learn(shards, 4, 0.1)
+    state = learner.state()
+    assert state["target_version"] == 2
+    _, (other,), _ = parts(chosen)
+    plan = pickle.dumps(other.plan)
+    other.prepare(plan, 0, 2, gorila._with_arrays(gorila._with_tensors(state)))
+    again = other.state()
+    assert np.array_equal(again.pop("target_weights"), state.pop("target_weights"))
+    assert again == state
+    assert len(again["losses"]) == 4
+    assert len(other.memories[0]) == 0
+    assert other.random.random() != learner.random.random()
+
+
 def test_epsilon_falls_with_the_servers_updates() -> None:
     """From 1 to 0.1 in a million: 0.55 half-way."""
     chosen = settings("gorila")
