@@ -32,7 +32,7 @@ class MethodSettings:
     method: str
     label: str
     version: int = _number(1)
-    topology: str = _choice("lockstep", "episodes", "async", "replay")
+    topology: str = _choice("lockstep", "episodes", "async", "replay", "gorila")
     network: str = _choice("mnih2013", "nature")
     initialisation: str = _choice("orthogonal", "torch")
     precision: str = _choice("float32", "bfloat16")
@@ -134,12 +134,49 @@ class ReplaySettings(MethodSettings):
     importance_anneal_frames: int = _number(1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GorilaSettings(MethodSettings):
+    """Q-learning by processes of Ray: `actors` play, `learners` push gradients to `shards`.
+
+    An actor reports, and pulls the weights anew, after every `rollout_steps` decisions of each of
+    its lanes. Over all learners, one batch is learnt from for every `decisions_per_update`
+    decisions of all actors. Updates are those of the server. `rmsprop_*` is not used. A
+    `gradient_norm_limit` of 0 is none.
+    """
+
+    double: bool
+    dueling: bool
+    prioritisation: str = _choice("none")
+    output_bias: str = _choice("per_action", "shared")
+    actors: int = _number(1)
+    learners: int = _number(1)
+    shards: int = _number(1)
+    lanes_per_actor: int = _number(1)
+    rollout_steps: int = _number(1)
+    replay_capacity_steps: int = _number(1)
+    learning_starts_frames: int = _number(0)
+    decisions_per_update: int = _number(1)
+    batch_size: int = _number(1)
+    loss_reduction: str = _choice("mean", "sum")
+    error_limit: float = _number(0)
+    target_period_updates: int = _number(1)
+    epsilon_start: float = _number(0, 1)
+    epsilon_end: float = _number(0, 1)
+    epsilon_anneal_updates: int = _number(1)
+    evaluation_epsilon: float = _number(0, 1)
+    adagrad_epsilon: float = _number(0)
+    max_staleness_updates: int = _number(0)
+    outlier_deviations: float = _number(0)
+    outlier_window_updates: int = _number(2)
+
+
 TOPOLOGIES = {
     "lockstep": LockstepSettings,
     "async": AsyncSettings,
     "episodes": EpisodeSettings,
     "random": RandomSettings,
     "replay": ReplaySettings,
+    "gorila": GorilaSettings,
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents import value_targets
+from agents import q_learning, value_targets
 from agents.actor_critic import DTYPES
 from agents.atari import FRAMES_PER_STEP
 from agents.config import ReplaySettings
@@ -138,31 +138,14 @@ class ExperienceReplay:
 
         Returns the loss (0-d) and the errors y - Q(s, a), [N].
         """
-        settings, device = self.settings, self.device
-        frames = torch.from_numpy(batch.frames).to(device)
-        rewards = torch.from_numpy(batch.rewards).to(device, torch.float32)
-        if settings.clip_rewards:
-            rewards.clamp_(-1, 1)
-        discount = settings.gamma * ~torch.from_numpy(batch.terminal).to(device)
-        y = self._target(rewards, discount, frames[:, 1:])
-        weights = torch.from_numpy(batch.weights).to(device, torch.float32)
-        self.flat.gradient.zero_()
-        q = value_targets.action_value(
-            self.network.q_values(frames[:, :-1]), torch.from_numpy(batch.actions).to(device)
+        return q_learning.backward(
+            self.settings,
+            self.network,
+            self.target_network,
+            self.flat.gradient,
+            batch,
+            self.device,
         )
-        loss = value_targets.clipped_error_loss(q, y, weights, settings.error_limit)
-        if settings.loss_reduction == "mean":
-            loss = loss / len(q)
-        loss.backward()
-        return loss.detach(), y - q.detach()
-
-    @torch.no_grad()  # not inference mode: its tensors may not enter the loss
-    def _target(self, rewards: Tensor, discount: Tensor, s_next: Tensor) -> Tensor:
-        q_next = self.target_network.q_values(s_next)
-        if not self.settings.double:
-            return value_targets.q_target(rewards, discount, q_next)
-        q_online = self.network.q_values(s_next)
-        return value_targets.double_q_target(rewards, discount, q_next, q_online)
 
     def copy_to_target(self) -> None:
         """Give the target network the weights of the one that is trained."""

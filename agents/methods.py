@@ -12,6 +12,7 @@ from agents.asynchronous import Asynchronous
 from agents.config import MethodSettings
 from agents.episodes import Episodes
 from agents.experience_replay import ExperienceReplay
+from agents.gorila import Gorila
 from agents.lanes import FinishedEpisode
 from agents.lockstep import Lockstep
 from agents.random_play import RandomPlay
@@ -22,6 +23,7 @@ TOPOLOGIES = {
     "episodes": Episodes,
     "random": RandomPlay,
     "replay": ExperienceReplay,
+    "gorila": Gorila,
 }
 
 MakeLanes = Callable[[int], Any]  # number of lanes -> lanes like atari.AtariLanes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents import layers, value_targets
-from agents.config import ReplaySettings
+from agents.config import GorilaSettings, ReplaySettings
 
 # (filters, kernel, stride) per layer, then the units of the fully connected layer.
 TRUNKS = {
@@ -250,7 +250,7 @@ def build_network(
 
 
 def build_action_values(
-    settings: ReplaySettings,
+    settings: ReplaySettings | GorilaSettings,
     actions: int,
     seed: int,
     observation_shape: tuple[int, int, int] = (4, 84, 84),
@@ -272,7 +272,7 @@ def network_of_weights(
     settings: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> ActorCriticNetwork | ActionValueNetwork:
     """Return the network that a policy's `settings` describe, in float32, with its `weights`."""
-    if settings["topology"] == "replay":
+    if settings["topology"] in ("replay", "gorila"):
         network = ActionValueNetwork(
             settings["network"],
             weights["q.weight"].shape[0],

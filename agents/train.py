@@ -29,6 +29,7 @@ from agents.schedules import Diverged
 LOG_HEADER = "frames,seconds,lane,episode_seed,return,length_frames\n"
 PROGRESS_SECONDS = 5.0
 RECENT_EPISODES = 100
+CPU_ONLY = ("async", "gorila")  # topologies
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ class Run:
 
     def build(self) -> None:
         """Build the training and, where there is a checkpoint, continue it."""
-        spec = self.spec
+        spec, threads = self.spec, self.threads  # not `self`: Gorila sends the function away
 
         def make_lanes(lanes: int) -> atari.AtariLanes:
-            return atari.AtariLanes(spec.game, lanes, spec.protocol, self.threads)
+            return atari.AtariLanes(spec.game, lanes, spec.protocol, threads)
 
         self.training = methods.build(
             spec.settings,
@@ -285,11 +286,12 @@ class Run:
 def choose_device(name: str, settings: MethodSettings) -> str:
     """Return "cpu" or "cuda"; `auto` takes the GPU where there is one and the method can use it."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() and settings.topology != "async" else "cpu"
+        usable = torch.cuda.is_available() and settings.topology not in CPU_ONLY
+        return "cuda" if usable else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
-    if name == "cuda" and settings.topology == "async":
-        raise ValueError("device: 'cuda'; topology async runs on: auto, cpu")
+    if name == "cuda" and settings.topology in CPU_ONLY:
+        raise ValueError(f"device: 'cuda'; topology {settings.topology} runs on: auto, cpu")
     return name
 
 

@@ -19,9 +19,9 @@ LAYERS = [
     ("files", "seeding", "config", "machine", "shapes", "layers"),
     ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
-    ("lanes", "replay"),
-    ("actor_critic",),
-    ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play"),
+    ("lanes", "replay", "parameter_server"),
+    ("actor_critic", "q_learning"),
+    ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
     ("train", "evaluate", "audit"),
 ]
@@ -30,8 +30,9 @@ ONLY = {  # package or module -> the files that may import it
     "rliable": {"analysis/aggregate.py"},
     "matplotlib": {"analysis/plots.py"},
     "seaborn": {"analysis/plots.py"},
+    "ray": {"agents/parameter_server.py"},
 }
-WITHOUT_TORCH = ("audit", "trace", "atari", "files", "seeding")
+WITHOUT_TORCH = ("audit", "trace", "atari", "files", "seeding", "parameter_server")
 
 
 def source_files(*folders: str) -> list[Path]:

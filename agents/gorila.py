@@ -1,0 +1,791 @@
+"""Topology `gorila`: actors, learners and a sharded parameter server, processes of Ray.
+
+Source: Nair et al. 2015, arXiv:1507.04296. The driver, `Gorila`, hands out the work and counts
+it: an actor's task is a rollout, a learner's a few updates. Rollouts go from actor to learner and
+gradients from learner to shard without it. It waits for tasks and for deaths alike, and replaces
+a process that dies.
+
+On several machines, in a checkout on each, with the same Ray token where Ray asks for one:
+
+    ray start --head                            on the first
+    ray start --address=FIRST:6379              on the others
+    RAY_ADDRESS=FIRST:6379 python -m agents.train --method config/methods/gorila.yaml ...
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents import q_learning, value_targets
+from agents.actor_critic import DTYPES
+from agents.atari import FRAMES_PER_STEP
+from agents.config import GorilaSettings
+from agents.lanes import FinishedEpisode, TrainingLanes
+from agents.machine import keep_freed_memory
+from agents.networks import ActionValueNetwork, build_action_values
+from agents.optim import FlatParameters, clip_gradient
+from agents.parameter_server import ParameterShard, import_ray, slices
+from agents.provenance import usage
+from agents.replay import Batch, ReplayMemory
+from agents.schedules import Diverged, learning_rate, require_finite
+from agents.seeding import derive_seed, numpy_generator
+
+UPDATES_PER_TASK = 16  # at most; a rollout that arrives meanwhile waits for them
+DEATHS_WITHOUT_PROGRESS = 20  # then the fault is not a process's own
+# A loaded machine needs longer than Ray's 30 s to start its own processes.
+PATIENCE = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Rollout(NamedTuple):
+    """What an actor played: T decisions of its B lanes. Frames and stacks are uint8."""
+
+    incarnation: int
+    number: int  # of this incarnation's rollouts
+    start: NDArray[np.uint8]  # stacks before the first decision, [B, stack, H, W]
+    actions: NDArray[np.int64]  # [T, B], as all below but the last two
+    rewards: NDArray[np.int32]
+    terminal: NDArray[np.bool_]
+    over: NDArray[np.bool_]
+    frames: NDArray[np.uint8]  # newest frame after each decision, [T, B, H, W]
+    restarts: NDArray[np.uint8]  # first stacks of new episodes in order, [over.sum(), stack, H, W]
+
+    def store(self, memory: ReplayMemory, begin: bool) -> None:
+        """Add all decisions to `memory`; `begin`: its last frames are not those before."""
+        lanes = self.actions.shape[1]
+        if begin:
+            memory.begin(np.ones(lanes, bool), self.start)
+        begun = 0
+        for step, over in enumerate(self.over):
+            memory.add(
+                self.actions[step],
+                self.rewards[step],
+                self.terminal[step],
+                self.frames[step][:, None],  # the memory keeps the newest of a stack only
+            )
+            if over.any():
+                stacks = np.zeros_like(self.start)
+                stacks[over] = self.restarts[begun : begun + over.sum()]
+                begun += over.sum()
+                memory.begin(over, stacks)
+
+
+class OutlierFilter:
+    """Names losses above mean + k standard deviations of the last ones, once there are enough.
+
+    Every loss enters the window, or a lasting rise would end the learning.
+    Source: Nair et al. 2015, section 4; window and k are not in the sources read.
+    """
+
+    def __init__(self, deviations: float, window_updates: int) -> None:
+        self.deviations = deviations
+        self.losses: deque[float] = deque(maxlen=window_updates)
+
+    def is_outlier(self, loss: float) -> bool:
+        """Judge `loss` by those before, then count it among them."""
+        outlier = False
+        if len(self.losses) == self.losses.maxlen:
+            outlier = loss > np.mean(self.losses) + self.deviations * np.std(self.losses)
+        self.losses.append(loss)
+        return bool(outlier)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every process is told once. `network` travels whole, with its first weights."""
+
+    settings: GorilaSettings
+    run_seed: int
+    observation_shape: tuple[int, int, int]
+    network: ActionValueNetwork
+    make_lanes: Callable[[int], Any]
+
+
+def epsilon_after(settings: GorilaSettings, updates: int) -> float:
+    """Return epsilon after `updates` of the server: linear from start to end."""
+    share = min(1.0, updates / settings.epsilon_anneal_updates)
+    return settings.epsilon_start + (settings.epsilon_end - settings.epsilon_start) * share
+
+
+class _Worker:
+    """What actors and learners have in common: a copy of the network, pulled from the shards."""
+
+    def prepare(self, plan: bytes, index: int, incarnation: int, state: Any) -> None:
+        """Build everything; here, not in `__init__`, so that an error is told from a death."""
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        self.plan: Plan = import_ray().cloudpickle.loads(plan)
+        self.settings = self.plan.settings
+        self.index, self.incarnation = index, incarnation
+        self.network = self.plan.network
+        self.flat = FlatParameters(self.network, DTYPES[self.settings.precision])
+        self.slices = slices(self.flat.size, self.settings.shards)
+        self.versions: list[int] = []
+        self.begin(state)
+
+    def begin(self, state: Any) -> None:
+        raise NotImplementedError
+
+    def pull(self, shards: list[Any]) -> None:
+        """Copy the newest weights here. `RayActorError` if a shard is dead."""
+        pulled = import_ray().get([shard.pull.remote() for shard in shards])
+        for part, (weights, _) in zip(self.slices, pulled, strict=True):
+            self.flat.master.numpy()[part] = weights
+        self.flat.publish()
+        self.versions = [version for _, version in pulled]
+
+    def until_death(self) -> None:
+        """Never return: who waits for it learns of this process's death."""
+        threading.Event().wait()
+
+
+class Actor(_Worker):
+    """Plays its lanes epsilon-greedily with weights pulled before every rollout."""
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Begin, or go on from a state of `TrainingLanes`."""
+        settings = self.settings
+        self.lanes = TrainingLanes(
+            self.plan.make_lanes(settings.lanes_per_actor),
+            self.plan.run_seed,
+            first_lane=self.index * settings.lanes_per_actor,
+        )
+        self.rollouts = 0
+        self.random = numpy_generator(
+            self.plan.run_seed, "actor", self.index, "actions", self.incarnation
+        )
+        self.observation = self.lanes.restore(state) if state else self.lanes.start()
+
+    def play(self, shards: list[Any]) -> tuple[dict[str, Any], Rollout | None]:
+        """Play a rollout; return what the driver counts, and the rollout for a learner.
+
+        With the weights at hand where a shard is dead; without any, nothing is played.
+        """
+        try:
+            self.pull(shards)
+        except import_ray().exceptions.RayActorError:
+            if not self.versions:
+                return {"decisions": 0, "finished": [], "usage": usage()}, None
+        rollout = self.collect(epsilon_after(self.settings, self.versions[0]))
+        return {
+            "decisions": rollout.actions.size,
+            "finished": self.lanes.take_finished(),
+            "usage": usage(),
+        }, rollout
+
+    @torch.inference_mode()
+    def collect(self, epsilon: float) -> Rollout:
+        """Play `rollout_steps` decisions in every lane."""
+        settings, start = self.settings, self.observation.copy()
+        rows, restarts = [], []
+        for _ in range(settings.rollout_steps):
+            q = self.network.q_values(torch.from_numpy(self.observation)).numpy()
+            uniform = self.random.random(self.lanes.lanes)
+            actions = value_targets.epsilon_greedy(q, epsilon, uniform)
+            step, self.observation = self.lanes.step(actions)
+            terminal = step.terminated
+            if settings.life_loss_is_terminal:
+                terminal = terminal | step.life_lost
+            over = step.terminated | step.truncated
+            rows.append((actions, step.reward, terminal, over, step.observation[:, -1].copy()))
+            restarts.append(self.observation[over])
+        self.rollouts += 1
+        columns = (np.stack(column) for column in zip(*rows, strict=True))
+        return Rollout(self.incarnation, self.rollouts, start, *columns, np.concatenate(restarts))
+
+    def state(self) -> dict[str, Any]:
+        """Return the lanes' state."""
+        return self.lanes.state()
+
+
+class Learner(_Worker):
+    """Learns from the rollouts of its actors, each in a memory of its own."""
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Begin with an empty memory; `state` has the target network and the last losses."""
+        settings = self.settings
+        self.target_network = copy.deepcopy(self.network)
+        self.target = FlatParameters(self.target_network, DTYPES[settings.precision])
+        self.outliers = OutlierFilter(settings.outlier_deviations, settings.outlier_window_updates)
+        self.target_version: int | None = None  # of the weights in the target network
+        if state:
+            self.target.master.numpy()[:] = state["target_weights"]
+            self.target.publish()
+            self.target_version = state["target_version"]
+            self.outliers.losses.extend(state["losses"])
+        self.random = numpy_generator(
+            self.plan.run_seed, "learner", self.index, "replay", self.incarnation
+        )
+        share = settings.replay_capacity_steps // settings.actors
+        self.memories = {
+            actor: self._memory(replace(settings, replay_capacity_steps=share))
+            for actor in range(self.index, settings.actors, settings.learners)
+        }
+        self._last: dict[int, tuple[int, int]] = {}  # rollout stored last, by actor
+
+    def _memory(self, settings: GorilaSettings) -> ReplayMemory:
+        with tempfile.TemporaryDirectory(prefix="retable-replay-") as folder:
+            # The file loses its name at once: it goes with this process, however that dies.
+            return ReplayMemory(
+                Path(folder) / "frames.bin",
+                settings.lanes_per_actor,
+                self.plan.observation_shape,
+                settings,
+            )
+
+    def add(self, actor: int, rollout: Rollout) -> int:
+        """Store a rollout; return its decisions."""
+        last = (rollout.incarnation, rollout.number - 1)
+        rollout.store(self.memories[actor], begin=self._last.get(actor) != last)
+        self._last[actor] = (rollout.incarnation, rollout.number)
+        return rollout.actions.size
+
+    def sample(self, count: int) -> Batch:
+        """Draw `count` transitions evenly from all memories."""
+        sizes = np.array([len(memory) for memory in self.memories.values()])
+        drawn = np.searchsorted(sizes.cumsum(), self.random.random(count) * sizes.sum(), "right")
+        counts = np.bincount(drawn, minlength=len(sizes))
+        batches = [
+            memory.sample(int(n), self.random.random, 1.0)
+            for memory, n in zip(self.memories.values(), counts, strict=True)
+            if n
+        ]
+        return Batch(*map(np.concatenate, zip(*batches, strict=True)))
+
+    def learn(self, shards: list[Any], updates: int, rate: float) -> dict[str, Any]:
+        """Push `updates` gradients, but for those discarded; fewer if a shard is dead."""
+        report = {"updates": 0, "outliers": 0, "stale_pushes": 0, "diverged": ""}
+        ray = import_ray()
+        try:
+            while report["updates"] < updates:
+                self._update(shards, rate, report)
+        except ray.exceptions.RayActorError:
+            pass  # the driver learns of the death by itself
+        except Diverged as error:
+            report["diverged"] = str(error)
+        return {**report, "versions": self.versions, "usage": usage()}
+
+    def _update(self, shards: list[Any], rate: float, report: dict[str, Any]) -> None:
+        settings = self.settings
+        self.pull(shards)
+        self.copy_to_target()
+        loss, _ = q_learning.backward(
+            settings,
+            self.network,
+            self.target_network,
+            self.flat.gradient,
+            self.sample(settings.batch_size),
+            torch.device("cpu"),
+        )
+        gradient = self.flat.gradient.float()
+        if settings.gradient_norm_limit:
+            clip_gradient(gradient, settings.gradient_norm_limit)
+        require_finite(loss=loss, gradient_sum=gradient.sum())
+        if self.outliers.is_outlier(float(loss)):
+            report["outliers"] += 1
+        else:
+            parts = (gradient.numpy()[part] for part in self.slices)
+            answers = import_ray().get(
+                [
+                    shard.push.remote(part, version, rate)
+                    for shard, part, version in zip(shards, parts, self.versions, strict=True)
+                ]
+            )
+            report["stale_pushes"] += sum(not applied for applied, _ in answers)
+            self.versions = [version for _, version in answers]
+        report["updates"] += 1
+
+    def copy_to_target(self) -> None:
+        """Refresh the target network where the first shard has begun a new period."""
+        period, version = self.settings.target_period_updates, self.versions[0]
+        if self.target_version is None or version // period > self.target_version // period:
+            self.target.master.copy_(self.flat.master)
+            self.target.publish()
+            self.target_version = version
+
+    def state(self) -> dict[str, Any] | None:
+        """Return all but the memories; None before the first update."""
+        if self.target_version is None:
+            return None
+        return {
+            "target_weights": self.target.master.clone().numpy(),
+            "target_version": self.target_version,
+            "losses": list(self.outliers.losses),
+        }
+
+
+def connect(workers: int) -> bool:
+    """Connect to Ray, unless this process is; return whether it was done here.
+
+    To the cluster that `RAY_ADDRESS` names, else to a Ray started here, whose memory for what
+    processes send each other is that of `workers` actors and learners.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        return False
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("RAY_ADDRESS"):
+        options: dict[str, Any] = {"address": "auto"}
+    else:
+        memory = (128 + 32 * workers) * 2**20
+        options = {"address": "local", "include_dashboard": False, "object_store_memory": memory}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray puts its own in their place
+            signal.signal(number, handler)
+    return True
+
+
+KINDS = {"actor": Actor, "learner": Learner, "shard": ParameterShard, "replica": ParameterShard}
+
+
+@dataclass
+class _Process:
+    """A process of Ray, as the driver sees it."""
+
+    kind: str
+    index: int
+    incarnation: int
+    handle: Any
+    node: str
+    busy: int = 0  # tasks of it that the driver waits for
+    adding: int = 0  # of them, rollouts of this actor that its learner has not stored yet
+    usage: tuple[float, int] = (0.0, 0)
+    stored_decisions: int = 0
+
+
+@dataclass
+class _Task:
+    kind: str  # prepare | play | add | learn | death
+    process: _Process
+    content: dict[str, Any] = field(default_factory=dict)
+
+
+class Gorila:
+    """Gorila; see `methods.Training` for the interface.
+
+    Asynchronous, so two runs of one seed differ, though every random draw comes from a named
+    seed. Learning keeps step with playing: for `decisions_per_update` decisions reported, one
+    update over all learners, and actors wait for learners that are a round behind. So a slow
+    machine trains the same experiment. A discarded gradient counts as an update here, not at the
+    server.
+
+    A process that dies is replaced, and `counts` says how often:
+    - an actor: frames and episodes that it had not reported are not counted; its lanes begin new
+      episodes, those that were interrupted are not in the log;
+    - a learner: its memory is lost, and it learns again when it has its share of
+      `learning_starts_frames`; its target network begins with the newest weights;
+    - a shard: its replica, equal to it, takes over, and a new replica follows. Both at once is
+      an error: the run goes on from its last checkpoint.
+
+    A checkpoint has no replay memories: after a resume they are filled anew, and learning goes on
+    after `learning_starts_frames` of new experience, acted by the epsilon reached.
+
+    Runs on the cluster that `RAY_ADDRESS` names, whose nodes must be able to import `agents`,
+    else on a Ray of its own on this machine.
+    """
+
+    def __init__(
+        self,
+        settings: GorilaSettings,
+        make_lanes: Callable[[int], Any],
+        run_seed: int,
+        budget_frames: int,
+        device: str = "cpu",
+    ) -> None:
+        if device != "cpu":
+            raise ValueError(f"device: {device!r}; topology gorila runs on: cpu")
+        if settings.learners > settings.actors:
+            raise ValueError(
+                f"learners: {settings.learners}, but each needs an actor; "
+                f"allowed: 1 to {settings.actors}, the number of actors"
+            )
+        least = 2 * settings.actors * settings.lanes_per_actor
+        if settings.replay_capacity_steps < least:
+            raise ValueError(
+                f"replay_capacity_steps: {settings.replay_capacity_steps} is too little for all "
+                f"lanes; allowed: at least {least}"
+            )
+        self._ray = import_ray()
+        self.settings = settings
+        self.budget_frames = budget_frames
+        self.frames = 0
+        self.counts = dict.fromkeys(
+            ("updates", "outliers", "stale_pushes", *(f"replaced_{kind}s" for kind in KINDS)), 0
+        )
+        env = make_lanes(1)
+        network = build_action_values(
+            settings, env.actions, derive_seed(run_seed, "weights"), env.observation_shape
+        )
+        # Packed now: what `make_lanes` refers to may hold this training later.
+        self._plan = self._ray.cloudpickle.dumps(
+            Plan(settings, run_seed, env.observation_shape, network, make_lanes)
+        )
+        self._layout = FlatParameters(network)
+        self._slices = slices(self._layout.size, settings.shards)
+        self._credit_decisions = 0  # reported, not yet learnt for
+        self._round_decisions = settings.actors * settings.lanes_per_actor * settings.rollout_steps
+        self._start: dict[str, Any] = {
+            "shards": [
+                {"weights": weights, "square_sum": np.zeros_like(weights), "version": 0, "stale": 0}
+                for weights in (self._layout.master.numpy()[part] for part in self._slices)
+            ],
+            "actors": [None] * settings.actors,
+            "learners": [None] * settings.learners,
+        }
+        self._processes: dict[tuple[str, int], _Process] = {}
+        self._tasks: dict[Any, _Task] = {}
+        self._pending: list[FinishedEpisode] = []
+        self._episode = np.zeros((settings.actors, settings.lanes_per_actor), np.int64)
+        self._incarnations = {kind: 0 for kind in KINDS}  # begun so far, of all indices
+        self._past_core_seconds = 0.0
+        self._deaths = 0  # since frames were reported last
+        self._own_ray = False
+
+    # --- interface of methods.Training
+
+    def advance(self, until_frames: int) -> list[FinishedEpisode]:
+        """Let the processes work for about a second, or until the frames are reached."""
+        self._begin()
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and self.frames < until_frames:
+            self._dispatch(until_frames)
+            self._wait(0.1)
+        return self.take_finished()
+
+    def take_finished(self) -> list[FinishedEpisode]:
+        """Return the episodes reported since the last call."""
+        finished, self._pending = self._pending, []
+        return finished
+
+    def policy(self) -> dict[str, Tensor]:
+        """Return the server's weights, float32, by name."""
+        shards = self._standstill()["shards"]
+        weights = np.concatenate([shard["weights"] for shard in shards])
+        return self._layout.state_dict(torch.from_numpy(weights))
+
+    def state_is_due(self) -> bool:
+        """A state refers to no files."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Return server, lanes, target networks and counts, taken while nobody works."""
+        found = self._standstill()
+        return {
+            "frames": self.frames,
+            "credit_decisions": self._credit_decisions,
+            "counts": dict(self.counts),
+            "shards": [_with_tensors(shard) for shard in found["shards"]],
+            "actors": found["actors"],
+            "learners": [_with_tensors(learner) for learner in found["learners"]],
+            "incarnations": dict(self._incarnations),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken, with empty memories."""
+        self.frames = state["frames"]
+        self._credit_decisions = state["credit_decisions"]
+        self.counts = dict(state["counts"])
+        self._incarnations = dict(state["incarnations"])
+        self._start = {
+            "shards": [_with_arrays(shard) for shard in state["shards"]],
+            "actors": state["actors"],
+            "learners": state["learners"],
+        }
+        for index, actor in enumerate(state["actors"]):
+            if actor:
+                self._episode[index] = actor["episode"]
+
+    def close(self) -> None:
+        """End the processes, and Ray where it was started here."""
+        for process in self._processes.values():
+            self._ray.kill(process.handle)
+        self._processes, self._tasks = {}, {}
+        if self._own_ray:
+            self._ray.shutdown()
+            self._own_ray = False
+
+    def core_seconds_of_workers(self) -> float:
+        """CPU seconds of all processes as last reported; Ray's own are not among them."""
+        return self._past_core_seconds + sum(p.usage[0] for p in self._processes.values())
+
+    def peak_memory_of_workers(self) -> int:
+        """Sum of the processes' peak resident bytes (pages they share are counted in each)."""
+        return sum(process.usage[1] for process in self._processes.values())
+
+    # --- processes
+
+    def _begin(self) -> None:
+        if self._processes:
+            return
+        settings = self.settings
+        self._own_ray = connect(settings.actors + settings.learners)
+        for index in range(settings.shards):
+            self._spawn("shard", index)
+            self._spawn("replica", index)
+        for index in range(settings.shards):
+            shard = self._processes["shard", index].handle
+            self._ray.get(shard.restore.remote(self._start["shards"][index]))
+            self._ray.get(shard.follow.remote(self._processes["replica", index].handle))
+        for index in range(settings.actors):
+            self._spawn("actor", index, self._start["actors"][index])
+        for index in range(settings.learners):
+            self._spawn("learner", index, _with_arrays(self._start["learners"][index]))
+
+    def _node(self, kind: str, index: int) -> str:
+        """Return the node for a process: in turn, but a replica not beside its shard."""
+        nodes = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
+        partner = {"replica": "shard", "shard": "replica"}.get(kind)
+        beside = self._processes.get((partner, index))
+        others = [node for node in nodes if beside is None or node != beside.node] or nodes
+        return others[index % len(others)]
+
+    def _spawn(self, kind: str, index: int, state: Any = None) -> _Process:
+        ray = self._ray
+        node = self._node(kind, index)
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+        # The watch has a thread of its own; all else of a process is done in turn.
+        remote = ray.remote(concurrency_groups={"watch": 1})(KINDS[kind])
+        options = remote.options(num_cpus=0, max_restarts=0, scheduling_strategy=strategy)
+        if KINDS[kind] is ParameterShard:
+            settings = self.settings
+            handle = options.remote(settings.max_staleness_updates, settings.adagrad_epsilon)
+        else:
+            handle = options.remote()
+        self._incarnations[kind] += 1
+        process = _Process(kind, index, self._incarnations[kind], handle, node)
+        self._processes[kind, index] = process
+        watch = handle.until_death.options(concurrency_group="watch").remote()
+        self._tasks[watch] = _Task("death", process)
+        if kind in ("actor", "learner"):
+            answer = handle.prepare.remote(self._plan, index, process.incarnation, state)
+            self._submit("prepare", process, answer)
+        return process
+
+    def _replace(self, process: _Process, error: Exception) -> None:
+        """Put a new process in the place of a dead one; once, however often its death is told."""
+        kind, index = process.kind, process.index
+        if self._processes.get((kind, index)) is not process:
+            return
+        self._deaths += 1
+        if self._deaths > DEATHS_WITHOUT_PROGRESS:
+            raise RuntimeError(
+                f"gorila: {self._deaths} processes died without a frame between them, "
+                f"{kind} {index} last"
+            ) from error
+        logger.warning("gorila: %s %d died (%s) and is replaced", kind, index, type(error).__name__)
+        self._ray.kill(process.handle)  # where it was cut off only
+        self._past_core_seconds += process.usage[0]
+        self.counts[f"replaced_{kind}s"] += 1
+        if kind == "actor":
+            self._episode[index] += 1  # the next episode of each lane, the one begun is lost
+            self._spawn(kind, index, self._lanes_at_a_start(index))
+        elif kind == "learner":
+            self._spawn(kind, index)
+        else:
+            self._take_over(kind, index, error)
+
+    def _lanes_at_a_start(self, actor: int) -> dict[str, Any]:
+        lanes = self.settings.lanes_per_actor
+        return {
+            "episode": self._episode[actor].tolist(),
+            "returns": [0] * lanes,
+            "actions": [b""] * lanes,
+        }
+
+    def _take_over(self, kind: str, index: int, error: Exception) -> None:
+        """Make the one left of a shard and its replica the shard, and a new process its replica."""
+        if kind == "shard":
+            left = self._processes["replica", index]
+            left.kind = "shard"
+            self._processes["shard", index] = left
+        shard = self._processes["shard", index]
+        del self._processes["replica", index]
+        try:
+            replica = self._spawn("replica", index)
+            self._ray.get(shard.handle.follow.remote(replica.handle))
+        except self._ray.exceptions.RayTaskError:
+            pass  # the new replica is dead already: its own death is told next
+        except self._ray.exceptions.RayActorError:
+            raise RuntimeError(
+                f"gorila: shard {index} and its replica are dead; "
+                "the run goes on from its last checkpoint"
+            ) from error
+
+    # --- work
+
+    def _submit(self, kind: str, process: _Process, answer: Any, **content: Any) -> None:
+        process.busy += 1
+        self._tasks[answer] = _Task(kind, process, content)
+
+    def _all(self, kind: str) -> list[_Process]:
+        return [p for _, p in sorted(self._processes.items()) if p.kind == kind]
+
+    def _ready_learners(self) -> list[_Process]:
+        """Learners with their share of what is played before learning starts."""
+        share = self.settings.learning_starts_frames / FRAMES_PER_STEP / self.settings.learners
+        return [p for p in self._all("learner") if p.stored_decisions >= max(share, 1)]
+
+    def _dispatch(self, until_frames: int) -> None:
+        """Give work to who has none: rollouts up to `until_frames`, updates as far as due."""
+        settings = self.settings
+        shards = [process.handle for process in self._all("shard")]
+        ready = self._ready_learners()
+        behind = bool(ready) and self._credit_decisions >= self._round_decisions
+        per_rollout = settings.lanes_per_actor * settings.rollout_steps * FRAMES_PER_STEP
+        playing = sum(task.kind == "play" for task in self._tasks.values())
+        for actor in self._all("actor"):
+            if behind or self.frames + playing * per_rollout >= until_frames:
+                break
+            if actor.busy == 0 and actor.adding < 2:
+                report, rollout = actor.handle.play.options(num_returns=2).remote(shards)
+                self._submit("play", actor, report, rollout=rollout)
+                playing += 1
+        due = self._credit_decisions // settings.decisions_per_update
+        busy = {id(task.process) for task in self._tasks.values() if task.kind == "learn"}
+        idle = [process for process in ready if id(process) not in busy]
+        for learner in idle:
+            updates = min(UPDATES_PER_TASK, math.ceil(due / len(ready)))
+            updates = min(updates, self._credit_decisions // settings.decisions_per_update)
+            if updates:
+                self._credit_decisions -= updates * settings.decisions_per_update
+                rate = learning_rate(settings, self.frames, self.budget_frames)
+                answer = learner.handle.learn.remote(shards, updates, rate)
+                self._submit("learn", learner, answer, updates=updates)
+
+    def _wait(self, timeout_seconds: float) -> None:
+        """Wait for something to happen, and see to all that has."""
+        waiting = list(self._tasks)
+        ready, _ = self._ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
+        if ready:
+            ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        for answer in ready:
+            task = self._tasks.pop(answer, None)
+            if task is not None:
+                self._finish(task, answer)
+
+    def _finish(self, task: _Task, answer: Any) -> None:
+        errors, process = self._ray.exceptions, task.process
+        result, error = None, None
+        try:
+            result = self._ray.get(answer)
+        except errors.RayTaskError as raised:
+            if not isinstance(raised.cause, errors.ObjectLostError):
+                raise
+            logger.warning("gorila: a rollout was lost with its node")
+        except errors.RayActorError as raised:
+            error = raised
+        if task.kind != "death":
+            process.busy -= 1
+        if task.kind == "play" and result is not None:
+            self._played(process, result, task.content["rollout"])
+        elif task.kind == "add":
+            task.content["actor"].adding -= 1
+            self._stored(process, result or 0)
+        elif task.kind == "learn":
+            self._learnt(process, result, task.content["updates"])
+        if error is not None:
+            self._replace(process, error)
+
+    def _stored(self, learner: _Process, decisions: int) -> None:
+        learner.stored_decisions += decisions
+        if self._ready_learners():
+            self._credit_decisions += decisions
+
+    def _played(self, actor: _Process, report: dict[str, Any], rollout: Any) -> None:
+        actor.usage = report["usage"]
+        if not report["decisions"]:
+            time.sleep(0.05)  # a shard is dead, and its death not told yet
+            return
+        self._deaths = 0
+        self.frames += report["decisions"] * FRAMES_PER_STEP
+        self._pending += report["finished"]
+        for episode in report["finished"]:
+            self._episode.reshape(-1)[episode.lane] += 1
+        learner = self._processes["learner", actor.index % self.settings.learners]
+        actor.adding += 1
+        answer = learner.handle.add.remote(actor.index, rollout)
+        self._submit("add", learner, answer, actor=actor)
+
+    def _learnt(self, learner: _Process, report: dict[str, Any] | None, updates: int) -> None:
+        left = updates - (report["updates"] if report else 0)
+        self._credit_decisions += left * self.settings.decisions_per_update
+        if report is None:
+            return
+        if report["diverged"]:
+            raise Diverged(f"learner {learner.index}: {report['diverged']}")
+        learner.usage = report["usage"]
+        for name in ("updates", "outliers", "stale_pushes"):
+            self.counts[name] += report[name]
+        if left:
+            time.sleep(0.05)  # as above
+
+    # --- standing still
+
+    def _settle(self) -> None:
+        """Return when every rollout is stored, every update that is due is done, and all wait."""
+        self._dispatch(self.frames)
+        while any(task.kind != "death" for task in self._tasks.values()):
+            self._wait(1.0)
+            self._dispatch(self.frames)
+
+    def _standstill(self) -> dict[str, list[Any]]:
+        """Return the states of all processes while nobody works; asked again if one dies."""
+        self._begin()
+        while True:
+            self._settle()
+            try:
+                found = {
+                    f"{kind}s": self._ray.get([p.handle.state.remote() for p in self._all(kind)])
+                    for kind in ("shard", "actor", "learner")
+                }
+                for kind in ("shard", "replica"):
+                    for process in self._all(kind):
+                        process.usage = self._ray.get(process.handle.usage.remote())
+                return found
+            except self._ray.exceptions.RayActorError:
+                self._wait(1.0)  # the watch tells whose death it was
+
+
+def _with_tensors(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return `state` with tensors for its arrays: what a checkpoint may hold."""
+    if state is None:
+        return None
+    return {
+        key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+        for key, value in state.items()
+    }
+
+
+def _with_arrays(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Undo `_with_tensors`."""
+    if state is None:
+        return None
+    return {
+        key: value.numpy() if isinstance(value, Tensor) else value for key, value in state.items()
+    }
