@@ -12,12 +12,13 @@ CONFIG = $(if $(filter demo,$(STUDY)),config/config.yaml,config/studies/$(STUDY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/requirements.installed
 
-.PHONY: help table published test lint status publish so-far bench clean
+.PHONY: help table published test test-gorila lint status publish so-far bench clean
 
 help:
 	@echo "make table               train and compare: the demo study, about ten minutes on two cores"
 	@echo "make published           only the published table, recomputed: seconds, trains nothing"
 	@echo "make test                lint and tests"
+	@echo "make test-gorila         the tests of Gorila, with Ray"
 	@echo "make status STUDY=demo   progress of every run; python -m analysis.status results/demo --follow goes on"
 	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
 	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
@@ -47,6 +48,11 @@ lint: $(READY)
 
 test: lint
 	python -m pytest
+
+# Ray is large and only one method needs it, so `make test` skips what needs it.
+test-gorila: $(READY)
+	python -m pip install --disable-pip-version-check --quiet -e '.[gorila]'
+	python -m pytest tests/agents/test_gorila.py
 
 status: $(READY)
 	python -m analysis.status results/$(STUDY)

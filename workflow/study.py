@@ -61,9 +61,12 @@ def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
-    """Return how many processes a run of `method` trains with: A3C's workers, else one."""
+    """Return how many processes of a run of `method` compute: A3C's workers, Gorila's, else one."""
     file = yaml.safe_load((root / _method_file(method)).read_text())
-    return int({**file, **settings(study, method)}.get("workers", 1))
+    values = {**file, **settings(study, method)}
+    if "actors" in values:
+        return int(values["actors"]) + int(values["learners"])
+    return int(values.get("workers", 1))
 
 
 def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:

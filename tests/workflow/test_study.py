@@ -200,3 +200,5 @@ def test_a3c_takes_a_core_for_each_worker() -> None:
     assert [processes(study, method, ROOT) for method in study["methods"]] == [1, 16, 16]
     study = load(changed(methods=["a3c_ff"], overrides={"a3c_ff": {"workers": 3}}), ROOT)
     assert processes(study, "a3c_ff", ROOT) == 3
+    study["overrides"] = {"gorila": {"actors": 3, "learners": 2}}
+    assert processes(study, "gorila", ROOT) == 5
