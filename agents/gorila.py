@@ -48,7 +48,8 @@ from agents.schedules import Diverged, learning_rate, require_finite
 from agents.seeding import derive_seed, numpy_generator
 
 UPDATES_PER_TASK = 16  # at most; a rollout that arrives meanwhile waits for them
-DEATHS_WITHOUT_PROGRESS = 20  # then the fault is not a process's own
+PATIENT_DEATHS = 10  # without a frame between them; from then on with a pause
+DEATHS_WITHOUT_PROGRESS = 30  # then the fault is not a process's own
 # A loaded machine needs longer than Ray's 30 s to start its own processes.
 PATIENCE = {
     "RAY_agent_register_timeout_ms": "300000",
@@ -568,7 +569,8 @@ class Gorila:
     def _spawn(self, kind: str, index: int, state: Any = None) -> _Process:
         ray = self._ray
         node = self._node(kind, index)
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+        # Not soft: Ray places a process that reserves no CPU anywhere then.
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         # The watch has a thread of its own; all else of a process is done in turn.
         remote = ray.remote(concurrency_groups={"watch": 1})(KINDS[kind])
         options = remote.options(num_cpus=0, max_restarts=0, scheduling_strategy=strategy)
@@ -598,6 +600,8 @@ class Gorila:
                 f"gorila: {self._deaths} processes died without a frame between them, "
                 f"{kind} {index} last"
             ) from error
+        if self._deaths > PATIENT_DEATHS:
+            time.sleep(3.0)  # Ray may list a node that was lost for some seconds more
         logger.warning("gorila: %s %d died (%s) and is replaced", kind, index, type(error).__name__)
         self._ray.kill(process.handle)  # where it was cut off only
         self._past_core_seconds += process.usage[0]
@@ -698,7 +702,7 @@ class Gorila:
             if not isinstance(raised.cause, errors.ObjectLostError):
                 raise
             logger.warning("gorila: a rollout was lost with its node")
-        except errors.RayActorError as raised:
+        except (errors.RayActorError, errors.ActorUnschedulableError) as raised:
             error = raised
         if task.kind != "death":
             process.busy -= 1

@@ -511,8 +511,9 @@ def run_on_two_nodes() -> None:
         counts = training.state()["counts"]
         print("one node left:", training.frames, counts, recent(episodes, 100), flush=True)
         assert solves(episodes + training.take_finished())
-        assert all(counts[f"replaced_{kind}s"] == 1 for kind in ("actor", "learner"))
-        assert counts["replaced_shards"] + counts["replaced_replicas"] == 2
+        # At least: Ray may give a new process to the lost node before it knows.
+        assert all(counts[f"replaced_{kind}s"] >= 1 for kind in ("actor", "learner", "shard"))
+        assert counts["replaced_replicas"] >= 1
     finally:
         training.close()
         cluster.shutdown()
