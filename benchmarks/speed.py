@@ -59,6 +59,7 @@ class Case:
 
     def command(self, game: str, threads: int, cores: str, seconds: float) -> list[str]:
         window = ["--threads", str(threads), "--cores", cores, "--seconds", str(seconds)]
+        window += ["--warmup-seconds", str(seconds / 2)]
         if self.peer:
             script = ROOT / "benchmarks" / f"peer_{self.peer}.py"
             rom = "".join(part.capitalize() for part in game.split("_"))
@@ -73,13 +74,18 @@ def _ours() -> list[Case]:
         for part in ("inference", "learning", "plain_learning"):
             cases.append(Case(part, settings, layouts=("per_core",)))
         cases.append(Case("a2c", settings, limited=True))
-    for method in ("actor_critic", "a3c_ff", "a3c_lstm", "reinforce"):
-        cases.append(Case(method, limited=True))
+    cases.append(Case("a3c_ff", limited=True))
+    for method in ("a3c_lstm", "actor_critic", "reinforce"):
+        cases.append(Case(method, limited=True, layouts=("per_core",)))
     cases.append(Case("dqn", SB3_DQN))
     return cases
 
 
-PEERS = [Case("emulator", peer="envpool"), Case("a2c", peer="sb3"), Case("dqn", peer="sb3")]
+PEERS = [
+    Case("emulator", peer="envpool", layouts=("per_core",)),
+    Case("a2c", peer="sb3"),
+    Case("dqn", peer="sb3"),
+]
 
 
 def python_of(peer: str) -> Path:
@@ -231,7 +237,7 @@ def main() -> int:
     )
     parser.add_argument("--game", default="pong")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6, help="window of each measurement")
+    parser.add_argument("--seconds", type=float, default=4, help="window of each measurement")
     parser.add_argument("--cases", nargs="+", default=[""], help="only cases with such a name")
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
