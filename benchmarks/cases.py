@@ -22,6 +22,7 @@ from agents import atari, machine, methods, provenance
 from agents.actor_critic import RolloutWorker
 from agents.atari import FRAMES_PER_STEP
 from agents.config import MethodSettings, load_method
+from agents.lanes import TrainingLanes
 from agents.optim import rmsprop_step
 
 METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
@@ -42,16 +43,13 @@ def rate(step: Callable[[], int], seconds: float, warmup_seconds: float) -> dict
 
 
 def emulator(lanes: atari.AtariLanes) -> Callable[[], int]:
-    """Random play: emulation, greying, scaling and stacking, nothing else."""
+    """Random play: emulation, greying, scaling, stacking and new episodes, nothing else."""
     rng = np.random.default_rng(0)
-    every = np.ones(lanes.lanes, bool)
-    lanes.reset(every, list(range(lanes.lanes)))
+    training = TrainingLanes(lanes, 0)
+    training.start()
 
     def step() -> int:
-        played = lanes.step(rng.integers(0, lanes.actions, lanes.lanes))
-        over = played.terminated | played.truncated
-        if over.any():
-            lanes.reset(over, rng.integers(0, 2**31, int(over.sum())))
+        training.step(rng.integers(0, lanes.actions, lanes.lanes))
         return lanes.lanes * FRAMES_PER_STEP
 
     return step

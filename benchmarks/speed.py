@@ -71,9 +71,11 @@ class Case:
 def _ours() -> list[Case]:
     cases = [Case("emulator")]
     for settings in ({}, BFLOAT16, SMALL):
-        for part in ("inference", "learning", "plain_learning"):
+        for part in ("inference", "learning"):
             cases.append(Case(part, settings, layouts=("per_core",)))
-        cases.append(Case("a2c", settings, limited=True))
+        layouts = LAYOUTS if settings == {} else ("per_core",)
+        cases.append(Case("a2c", settings, limited=True, layouts=layouts))
+    cases.append(Case("plain_learning", layouts=("per_core",)))
     cases.append(Case("a3c_ff", limited=True))
     for method in ("a3c_lstm", "actor_critic", "reinforce"):
         cases.append(Case(method, limited=True, layouts=("per_core",)))
@@ -237,7 +239,7 @@ def main() -> int:
     )
     parser.add_argument("--game", default="pong")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4, help="window of each measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="window of each measurement")
     parser.add_argument("--cases", nargs="+", default=[""], help="only cases with such a name")
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
