@@ -18,3 +18,12 @@ def test_readme_table_is_published() -> None:
     assert len(rows) > 8
     missing = [row for row in rows if row not in published]
     assert not missing
+
+
+def test_readme_speed_is_measured() -> None:
+    readme = (ROOT / "README.md").read_text()
+    block = readme.split("<!-- speed:begin -->")[1].split("<!-- speed:end -->")[0]
+    measured = (ROOT / "results" / "benchmarks" / "speed.md").read_text().splitlines()
+    rows = [line for line in block.splitlines() if line.startswith("|")]
+    assert len(rows) > 8
+    assert not [row for row in rows if row not in measured]
