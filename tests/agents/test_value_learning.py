@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import methods, networks, replay, value_targets
+from agents import methods, networks, q_learning, replay, value_targets
 from agents.experience_replay import ExperienceReplay
 from tests.agents.worlds import METHODS, Doors, Walk, recent, settings, train, use_tiny_trunk
 
@@ -81,12 +81,13 @@ def test_fails_when_it_earns_after_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Whoever expects more after leaving leaves at once."""
-    target = ExperienceReplay._target
+    target = q_learning._target
 
-    def past(self, rewards, discount, s_next):
-        return target(self, rewards, torch.full_like(discount, 0.99), s_next)
+    def past(settings, network, target_network, rewards, discount, s_next):
+        earning = torch.full_like(discount, 0.99)
+        return target(settings, network, target_network, rewards, earning, s_next)
 
-    monkeypatch.setattr(ExperienceReplay, "_target", past)
+    monkeypatch.setattr(q_learning, "_target", past)
     assert not solved(method, tmp_path)
 
 
