@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import targets
-from agents.atari import FRAMES_PER_STEP
+from agents.atari import FRAMES_PER_STEP, Step
 from agents.config import AsyncSettings, LockstepSettings
 from agents.lanes import TrainingLanes
 from agents.networks import build_network
@@ -79,10 +79,10 @@ class RolloutWorker:
         self._rewards = torch.zeros((steps, lanes))
         self._discounts = torch.zeros((steps, lanes))
         self._keep = torch.ones((steps, lanes))  # 0 where an episode starts with that step
-        self._starts = torch.zeros(lanes, dtype=torch.bool)
+        self._starts = np.zeros(lanes, bool)
         self._state = self.network.initial_state(lanes)
         self._rollout_state = self._state
-        self._outputs: list[list[Tensor]] = [[]] * steps  # of the trunk's layers, per step
+        self._outputs: list[Any] = [None] * steps  # of the network's layers, per step
         self._observation: NDArray[np.uint8] | None = None
 
     @property
@@ -91,9 +91,9 @@ class RolloutWorker:
         return self._actions.numel() * FRAMES_PER_STEP
 
     def _masked_state(self) -> tuple[Tensor, Tensor] | None:
-        if self._state is None:
-            return None
-        keep = (~self._starts).to(self._state[0]).unsqueeze(1)
+        if self._state is None or not self._starts.any():
+            return self._state
+        keep = torch.from_numpy(~self._starts).to(self._state[0]).unsqueeze(1)
         return self._state[0] * keep, self._state[1] * keep
 
     @torch.inference_mode()
@@ -103,35 +103,42 @@ class RolloutWorker:
         if self._observation is None:
             self._observation = self.lanes.start()
         self._rollout_state = self._state
+        uniform = torch.rand(self._actions.shape, generator=self.generator).to(self.device)
+        starts, steps, bonuses = [], [], {}
+        # What is known only at the end of a step is put into tensors at the end of the rollout:
+        # with few lanes each small operation counts.
         for t in range(settings.rollout_steps):
             self._observations[t].copy_(torch.from_numpy(self._observation))
-            self._keep[t] = ~self._starts
-            logits, _, self._state, outputs = self.network.decide(
+            starts.append(self._starts)
+            logits, self._state, self._outputs[t] = self.network.decide(
                 self._observations[t].to(self.device, non_blocking=True), self._masked_state()
             )
-            self._outputs[t] = outputs
-            uniform = torch.rand(logits.shape[0], generator=self.generator)
-            actions = sample_actions(logits, uniform.to(self.device)).cpu()
-            step, self._observation = self.lanes.step(actions.numpy())
-            over = step.terminated | step.truncated
-            reward = torch.from_numpy(step.reward).to(torch.float32)
-            if settings.clip_rewards:
-                reward.clamp_(-1, 1)
-            if step.truncated.any():
-                self._bootstrap_truncated(step.observation, step.truncated, reward)
-            ended = over | step.life_lost if settings.life_loss_is_terminal else over
+            actions = sample_actions(logits, uniform[t]).cpu()
             self._actions[t] = actions
-            self._rewards[t] = reward
-            self._discounts[t] = settings.gamma * ~torch.from_numpy(ended)
-            self._starts = torch.from_numpy(over)
+            step, self._observation = self.lanes.step(actions.numpy())
+            steps.append(step._replace(observation=None))
+            if step.truncated.any():
+                bonuses[t] = self._value_of_truncated(step)
+            self._starts = step.terminated | step.truncated
+        rewards, terminated, truncated, life_lost = (
+            torch.from_numpy(np.stack(column)) for column in list(zip(*steps, strict=True))[1:]
+        )
+        self._rewards.copy_(rewards)
+        if settings.clip_rewards:
+            self._rewards.clamp_(-1, 1)
+        for t, bonus in bonuses.items():
+            self._rewards[t] += bonus
+        ended = terminated | truncated
+        if settings.life_loss_is_terminal:
+            ended |= life_lost
+        torch.mul(~ended, settings.gamma, out=self._discounts)
+        self._keep.copy_(torch.from_numpy(~np.stack(starts)))
 
-    def _bootstrap_truncated(
-        self, observation: NDArray[np.uint8], truncated: NDArray[np.bool_], reward: Tensor
-    ) -> None:
-        """Add gamma V(s') to the rewards of lanes cut by the frame cap: not an end of the game."""
-        _, value, _ = self.network(torch.from_numpy(observation).to(self.device), self._state)
-        lanes = torch.from_numpy(truncated)
-        reward[lanes] += self.settings.gamma * value.cpu()[lanes]
+    def _value_of_truncated(self, step: Step) -> Tensor:
+        """gamma V(s') of lanes cut by the frame cap, 0 elsewhere, [B]: no end of the game."""
+        observation = torch.from_numpy(step.observation).to(self.device)
+        value = self.network(observation, self._state)[1].cpu()
+        return self.settings.gamma * value * torch.from_numpy(step.truncated)
 
     @torch.inference_mode()
     def _value_of_next(self) -> Tensor:
@@ -153,9 +160,7 @@ class RolloutWorker:
             None if start is None else tuple(part.clone() for part in start),
             self._keep.to(self.device),
             # A GPU is quicker with one batch of its own than with what many small ones left.
-            None
-            if self.device.type == "cuda"
-            else [torch.cat(o) for o in zip(*self._outputs, strict=True)],
+            None if self.device.type == "cuda" else self._outputs,
         )
         if settings.return_estimate == "n_step":
             estimate = targets.n_step_return(rewards, discounts, v_end)
@@ -191,7 +196,7 @@ class RolloutWorker:
         """Continue where `state` was taken; the lanes replay their episodes."""
         self._observation = self.lanes.restore(state["lanes"])
         self.generator.set_state(torch.tensor(list(state["generator"]), dtype=torch.uint8))
-        self._starts = torch.tensor(state["starts"])
+        self._starts = np.array(state["starts"])
         if state["lstm"] is not None:
             self._state = tuple(
                 torch.tensor(part, dtype=own.dtype, device=self.device)

@@ -85,8 +85,7 @@ class Asynchronous:
     def _turn(self, index: int, worker: RolloutWorker) -> None:
         """One rollout of one worker with the shared weights, and its update of them."""
         shared, settings = self.shared, self.settings
-        worker.flat.master.copy_(shared.weights)
-        worker.flat.publish()
+        worker.flat.publish(shared.weights)
         worker.collect()
         loss = worker.backward()
         # An explicit copy: gradients of different workers never share memory.

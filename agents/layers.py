@@ -5,11 +5,13 @@ Same numbers as `torch.nn.functional`, to rounding, with three savings:
 - an output computed while acting is taken back (`output`), not computed again to learn from;
 - the gradient of the first convolution's float32 weights is a dilated convolution: PyTorch's own
   pads the four frames of a stack to eight channels and takes three times as long;
-- the gradient of the largest matrix is added where it belongs, without a copy of its own.
+- the gradient of the largest matrices is added where it belongs, without a copy of its own, and
+  that of an LSTM's once for all steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,6 +50,55 @@ def linear_relu(x: Tensor, layer: nn.Linear, output: Tensor | None = None) -> Te
     if x.is_cuda or not torch.is_grad_enabled():
         return _linear_relu(x, layer.weight, layer.bias, output)
     return _LinearRelu.apply(x, layer.weight, layer.bias, layer, [output])
+
+
+LstmState = tuple[Tensor, Tensor]  # hidden h and cell c, [B, cells] each
+
+
+def lstm_step(x: Tensor, state: LstmState | None, layer: nn.LSTMCell) -> tuple[LstmState, Tensor]:
+    """Return the next state of an LSTM cell, and its gates i, f, g, o, [B, 4 cells].
+
+        i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c' = f c + i g, h' = o tanh c'
+
+    Without a `state` it is zero. Source: Hochreiter and Schmidhuber 1997, with the forget gate of
+    Gers et al. 2000; the order of the gates is PyTorch's.
+    """
+    cells = layer.hidden_size
+    h, c = state or (x.new_zeros(len(x), cells),) * 2
+    sums = functional.linear(x, layer.weight_ih, layer.bias_ih)
+    sums = sums + functional.linear(h, layer.weight_hh, layer.bias_hh)
+    for_if, for_g, for_o = sums.split([2 * cells, cells, cells], dim=1)
+    g, o = for_g.tanh(), for_o.sigmoid()
+    gates = torch.cat([for_if.sigmoid(), g, o], dim=1)
+    c = torch.addcmul(gates[:, cells : 2 * cells] * c, gates[:, :cells], g)
+    return (o * c.tanh(), c), gates
+
+
+def lstm(
+    x: Tensor,
+    state: LstmState,
+    keep: Tensor,
+    layer: nn.LSTMCell,
+    given: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Return the hidden states of T steps, [T, B, D] -> [T, B, cells].
+
+    Args:
+        x: inputs, [T, B, D].
+        state: before the first step.
+        keep: 0 where an episode starts with that step and its state is cleared, else 1, [T, B].
+        layer: the cell. The gradients of its matrices are added to their `.grad`.
+        given: gates, hidden and cell states of all steps, if `lstm_step` has computed them for
+            the same weights: [T, B, 4 cells], [T, B, cells], [T, B, cells].
+    """
+    keep = keep.unsqueeze(2).to(x.dtype)
+    if x.is_cuda:  # PyTorch's cell is one kernel there
+        found = []
+        for t in range(len(x)):
+            state = layer(x[t], (state[0] * keep[t], state[1] * keep[t]))
+            found.append(state[0])
+        return torch.stack(found)
+    return _Lstm.apply(x, layer.bias_ih, layer.bias_hh, state, keep, layer, given)
 
 
 def _first_convolution_relu(x, weight, bias, stride, output):
@@ -142,3 +193,52 @@ class _LinearRelu(torch.autograd.Function):
             return x_gradient, gradient.t() @ x, bias_gradient, None, None
         ctx.layer.weight.grad.addmm_(gradient.t(), x)
         return x_gradient, None, bias_gradient, None, None
+
+
+class _Lstm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x, bias_ih, bias_hh, state, keep, layer, given) -> Tensor:
+        if given is None:
+            found, (h, c) = [], state
+            for t in range(len(x)):
+                (h, c), gates = lstm_step(x[t], (h * keep[t], c * keep[t]), layer)
+                found.append((gates, h, c))
+            given = [torch.stack(part) for part in zip(*found, strict=True)]
+        gates, hidden, cell = (part.detach() for part in given)
+        h_before, c_before = (
+            torch.cat([first.unsqueeze(0), later[:-1]]) * keep
+            for first, later in zip(state, (hidden, cell), strict=True)
+        )
+        ctx.layer = layer
+        ctx.save_for_backward(x, gates, cell, h_before, c_before, keep)
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor):
+        x, gates, cell, h_before, c_before, keep = ctx.saved_tensors
+        layer = ctx.layer
+        i, f, g, o = gates.split(layer.hidden_size, dim=2)
+        tanh_c = cell.tanh()
+        # What one unit of dL/dc', and of dL/dh' for o, makes of the sums before each gate.
+        by_c = torch.cat([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)], dim=2)
+        by_h = tanh_c * o * (1 - o)
+        c_by_h = o * (1 - tanh_c * tanh_c)
+        sums = torch.empty_like(gates)  # the gradient by the sums before the gates
+        h_gradient = torch.zeros_like(h_before[0])
+        c_gradient = torch.zeros_like(h_gradient)
+        for t in reversed(range(len(x))):
+            h_gradient = h_gradient + gradient[t]
+            c_gradient = torch.addcmul(c_gradient, h_gradient, c_by_h[t])
+            torch.mul(by_c[t], c_gradient.repeat(1, 3), out=sums[t, :, : by_c.shape[2]])
+            torch.mul(by_h[t], h_gradient, out=sums[t, :, by_c.shape[2] :])
+            h_gradient = sums[t] @ layer.weight_hh * keep[t]
+            c_gradient = c_gradient * f[t] * keep[t]
+        sums = sums.flatten(0, 1)
+        for weight, inputs in ((layer.weight_ih, x), (layer.weight_hh, h_before)):
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            weight.grad.addmm_(sums.t(), inputs.flatten(0, 1))
+        bias_gradient = sums.sum(0)
+        x_gradient = (sums @ layer.weight_ih).view_as(x)
+        return x_gradient, bias_gradient, bias_gradient, None, None, None, None

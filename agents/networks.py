@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agents import layers, value_targets
 from agents.config import GorilaSettings, ReplaySettings
+from agents.layers import LstmState
 
 # (filters, kernel, stride) per layer, then the units of the fully connected layer.
 TRUNKS = {
@@ -22,8 +23,6 @@ TRUNKS = {
 INITIALISATIONS = ("orthogonal", "torch")
 # Of the gradient that two streams send back to the trunk: Wang et al. 2016, section 4.2.
 DUELING_GRADIENT_SCALE = 1 / math.sqrt(2)
-
-LstmState = tuple[Tensor, Tensor]  # hidden and cell, [B, cells] each
 
 
 class ConvolutionalNetwork(nn.Module):
@@ -136,42 +135,51 @@ class ActorCriticNetwork(ConvolutionalNetwork):
         self, observation: Tensor, state: LstmState | None = None
     ) -> tuple[Tensor, Tensor, LstmState | None]:
         """One decision: uint8 [B, 4, 84, 84] -> logits [B, A], values [B], next LSTM state."""
-        logits, values, state, _ = self.decide(observation, state)
-        return logits, values, state
+        features = self.trunk(observation)[-1]
+        if self.lstm is not None:
+            state, _ = layers.lstm_step(features, state, self.lstm)
+            features = state[0]
+        return *self.heads(features), state
 
     def decide(
         self, observation: Tensor, state: LstmState | None = None
-    ) -> tuple[Tensor, Tensor, LstmState | None, list[Tensor]]:
-        """`forward`, and the outputs of the trunk's layers for `unroll`."""
+    ) -> tuple[Tensor, LstmState | None, list[Tensor]]:
+        """`forward` without values: logits, next LSTM state, and all layers' outputs for `unroll`.
+
+        The outputs of the LSTM come last: its gates and the next state.
+        """
         outputs = self.trunk(observation)
         features = outputs[-1]
         if self.lstm is not None:
-            state = self.lstm(features, state)
+            state, gates = layers.lstm_step(features, state, self.lstm)
+            outputs += [gates, *state]
             features = state[0]
-        return *self.heads(features), state, outputs
+        return self.policy(features).float(), state, outputs
 
     def unroll(
         self,
         observation: Tensor,
         state: LstmState | None,
         keep: Tensor,
-        outputs: Sequence[Tensor] | None = None,
+        outputs: Sequence[Sequence[Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """T decisions at once, with gradient: uint8 [T, B, 4, 84, 84] -> [T*B, A], [T*B].
 
         `keep` [T, B] is 0 where an episode starts with that step: its LSTM state is cleared.
-        `outputs` of the trunk's layers, [T*B, ...], if `decide` has computed them already.
+        `outputs` of each step's `decide`, if the same weights have decided already.
         """
         steps, lanes = observation.shape[:2]
-        features = self.trunk(observation.flatten(0, 1), outputs)[-1]
+        given = None if outputs is None else [torch.cat(o) for o in zip(*outputs, strict=True)]
+        depth = len(self.convolutions) + 1
+        features = self.trunk(observation.flatten(0, 1), given and given[:depth])[-1]
         if self.lstm is not None:
-            hidden, cell = state
-            outputs = []
-            for t, x in enumerate(features.unflatten(0, (steps, lanes))):
-                mask = keep[t].unsqueeze(1).to(x.dtype)
-                hidden, cell = self.lstm(x, (hidden * mask, cell * mask))
-                outputs.append(hidden)
-            features = torch.cat(outputs)
+            features = layers.lstm(
+                features.unflatten(0, (steps, lanes)),
+                state,
+                keep,
+                self.lstm,
+                given and [part.unflatten(0, (steps, lanes)) for part in given[depth:]],
+            ).flatten(0, 1)
         return self.heads(features)
 
 

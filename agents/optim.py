@@ -47,9 +47,11 @@ class FlatParameters:
     def _view(flat: Tensor, offset: int, shape: torch.Size) -> Tensor:
         return flat[offset : offset + shape.numel()].view(shape)
 
-    def publish(self) -> None:
-        """Copy the float32 weights into those that the network computes with."""
-        if self.compute is not self.master:
+    def publish(self, weights: Tensor | None = None) -> None:
+        """Give the network the float32 weights of `master`, or `weights` [P] of another's."""
+        if weights is not None:
+            self.compute.copy_(weights)
+        elif self.compute is not self.master:
             self.compute.copy_(self.master)
 
     def state_dict(self, flat: Tensor | None = None) -> dict[str, Tensor]:

@@ -87,3 +87,35 @@ def test_a_given_output_is_taken_and_left_alone() -> None:
     assert given.grad_fn is None
     assert not given.requires_grad
     torch.testing.assert_close(given, kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
+def test_lstm(given: bool) -> None:
+    """Three episodes in two lanes: their states are cleared where `keep` is 0."""
+    torch.manual_seed(0)
+    layer = nn.LSTMCell(5, 3).double()
+    x = torch.randn(6, 2, 5, dtype=torch.float64, requires_grad=True)
+    state = tuple(torch.randn(2, 3, dtype=torch.float64) for _ in range(2))
+    keep = torch.ones(6, 2)
+    keep[0, 1] = keep[3, 0] = 0
+    expected, inner = [], []
+    theirs = ours = state
+    for t in range(6):
+        theirs = layer(x[t], tuple(part * keep[t].unsqueeze(1) for part in theirs))
+        expected.append(theirs[0])
+        with torch.no_grad():
+            masked = tuple(part * keep[t].unsqueeze(1) for part in ours)
+            ours, gates = layers.lstm_step(x[t], masked, layer)
+        torch.testing.assert_close(ours, theirs)
+        inner.append((gates, *ours))
+    expected = torch.stack(expected)
+    parameters = [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
+    want = gradients(expected, [x, *parameters])
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)  # added to, not written over
+    outputs = [torch.stack(part) for part in zip(*inner, strict=True)] if given else None
+    found = layers.lstm(x, state, keep, layer, outputs)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(9)).to(found.dtype)
+    (found * weight).sum().backward()
+    torch.testing.assert_close([x.grad, *(p.grad - 1 for p in parameters)], want)

@@ -271,7 +271,7 @@ def test_lstm_state_crosses_the_edge_of_a_rollout_and_not_the_end_of_an_episode(
             if t % 3 == 0:  # episodes of Recall last three steps
                 state = worker.network.initial_state(1)
             with torch.no_grad():
-                alone, _, state, _ = decide(observations[t, lane : lane + 1], state)
+                alone, state, _ = decide(observations[t, lane : lane + 1], state)
             torch.testing.assert_close(logits[t, lane], alone[0])
     assert starts[3::3].all()
     assert int(starts.sum()) == 9
