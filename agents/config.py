@@ -39,16 +39,22 @@ class MethodSettings:
     gamma: float = _number(0, 1)
     learning_rate: float = _number(0)
     learning_rate_schedule: str = _choice("constant", "linear_to_zero")
-    rmsprop_decay: float = _number(0, 1)
-    rmsprop_epsilon: float = _number(0)
-    rmsprop_epsilon_place: str = _choice("inside_sqrt", "outside_sqrt")
     gradient_norm_limit: float = _number(0)
     clip_rewards: bool
     life_loss_is_terminal: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicySettings(MethodSettings):
+class RmspropSettings(MethodSettings):
+    """What every method with RMSProp needs besides: all but Gorila, whose server has AdaGrad."""
+
+    rmsprop_decay: float = _number(0, 1)
+    rmsprop_epsilon: float = _number(0)
+    rmsprop_epsilon_place: str = _choice("inside_sqrt", "outside_sqrt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings(RmspropSettings):
     """What every policy-based method needs besides."""
 
     lstm_cells: int = _number(0)
@@ -106,7 +112,7 @@ class RandomSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplaySettings(MethodSettings):
+class ReplaySettings(RmspropSettings):
     """Q-learning from a replay memory: a batch of it for every `decisions_per_update` decisions.
 
     A `gradient_norm_limit` of 0 is none. `importance_*` and `priority_*` are for `prioritisation`.
@@ -140,8 +146,7 @@ class GorilaSettings(MethodSettings):
 
     An actor reports, and pulls the weights anew, after every `rollout_steps` decisions of each of
     its lanes. Over all learners, one batch is learnt from for every `decisions_per_update`
-    decisions of all actors. Updates are those of the server. `rmsprop_*` is not used. A
-    `gradient_norm_limit` of 0 is none.
+    decisions of all actors. Updates are those of the server. A `gradient_norm_limit` of 0 is none.
     """
 
     double: bool

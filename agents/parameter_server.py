@@ -9,20 +9,12 @@ from __future__ import annotations
 import resource
 import threading
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def import_ray() -> ModuleType:
-    """Return the module `ray`; `ModuleNotFoundError` says how to install it."""
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("gorila needs Ray: pip install ray==2.60.0") from None
-    return ray
+from agents.ray_cluster import import_ray
 
 
 def adagrad_step(

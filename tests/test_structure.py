@@ -16,11 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
 LAYERS = [
-    ("files", "seeding", "config", "machine", "shapes", "layers"),
+    ("files", "seeding", "config", "machine", "shapes", "layers", "ray_cluster"),
     ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
     ("lanes", "replay", "parameter_server"),
     ("actor_critic", "q_learning"),
+    ("gorila_workers",),
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
     ("train", "evaluate", "audit"),
@@ -30,9 +31,9 @@ ONLY = {  # package or module -> the files that may import it
     "rliable": {"analysis/aggregate.py"},
     "matplotlib": {"analysis/plots.py"},
     "seaborn": {"analysis/plots.py"},
-    "ray": {"agents/parameter_server.py"},
+    "ray": {"agents/ray_cluster.py"},
 }
-WITHOUT_TORCH = ("audit", "trace", "atari", "files", "seeding", "parameter_server")
+WITHOUT_TORCH = ("audit", "trace", "atari", "files", "seeding", "parameter_server", "ray_cluster")
 
 
 def source_files(*folders: str) -> list[Path]:

@@ -17,7 +17,16 @@ import pytest
 import torch
 import yaml
 
-from agents import checkpoint, gorila, methods, networks, parameter_server, value_targets
+from agents import (
+    checkpoint,
+    gorila,
+    gorila_workers,
+    methods,
+    networks,
+    parameter_server,
+    ray_cluster,
+    value_targets,
+)
 from agents.lanes import TrainingLanes
 from agents.optim import FlatParameters
 from agents.parameter_server import ParameterShard, adagrad_step, slices
@@ -97,16 +106,16 @@ def test_gradients_that_are_too_old_are_discarded_and_counted() -> None:
 
 def test_losses_far_above_the_last_ones_are_outliers() -> None:
     """1, 1, 3, 3: mean 2, deviation 1; 2 deviations above is 4."""
-    losses = gorila.OutlierFilter(2.0, 4)
+    losses = gorila_workers.OutlierFilter(2.0, 4)
     assert [losses.is_outlier(loss) for loss in (1, 1, 100, 3)] == [False] * 4  # too few so far
     for last, expected in ((3.99, False), (4.01, True), (-9.0, False)):
-        losses = gorila.OutlierFilter(2.0, 4)
+        losses = gorila_workers.OutlierFilter(2.0, 4)
         assert not any(losses.is_outlier(loss) for loss in (1, 1, 3, 3))
         assert losses.is_outlier(last) is expected
 
 
 def test_a_lasting_rise_of_the_loss_is_let_in() -> None:
-    losses = gorila.OutlierFilter(1.0, 4)
+    losses = gorila_workers.OutlierFilter(1.0, 4)
     judged = [losses.is_outlier(loss) for loss in (1, 1, 1, 1, 9, 9, 9, 9)]
     assert judged == [False] * 4 + [True, True, False, False]
 
@@ -160,14 +169,17 @@ def parts(chosen: Any, seed: int = 0) -> tuple[list, list, list]:
     """Return actors, learners and handles of shards, as the driver makes them."""
     env = Doors(1)
     network = networks.build_action_values(chosen, env.actions, seed, env.observation_shape)
-    plan = pickle.dumps(gorila.Plan(chosen, seed, env.observation_shape, network, Doors))
+    plan = pickle.dumps(gorila_workers.Plan(chosen, seed, env.observation_shape, network, Doors))
     flat = FlatParameters(network)
     shards = [
         shard(flat.master.numpy()[part], chosen.max_staleness_updates)
         for part in slices(flat.size, chosen.shards)
     ]
     made = []
-    for kind, count in ((gorila.Actor, chosen.actors), (gorila.Learner, chosen.learners)):
+    for kind, count in (
+        (gorila_workers.Actor, chosen.actors),
+        (gorila_workers.Learner, chosen.learners),
+    ):
         workers = [kind() for _ in range(count)]
         for index, worker in enumerate(workers):
             worker.prepare(plan, index, 1, None)
@@ -245,9 +257,11 @@ def test_a_rollout_that_does_not_follow_begins_anew(monkeypatch: pytest.MonkeyPa
     """As after a rollout that was lost, or of an actor that was replaced."""
     (actor,), (learner,), shards = parts(tiny(actors=1, learners=1))
     begun = []
-    store = gorila.Rollout.store
+    store = gorila_workers.Rollout.store
     monkeypatch.setattr(
-        gorila.Rollout, "store", lambda self, m, begin: (begun.append(begin), store(self, m, begin))
+        gorila_workers.Rollout,
+        "store",
+        lambda self, m, begin: (begun.append(begin), store(self, m, begin)),
     )
     first, second, _, fourth = (actor.play(shards)[1] for _ in range(4))
     for rollout in (first, second, fourth, fourth._replace(incarnation=2, number=5)):
@@ -305,7 +319,9 @@ def test_a_learner_goes_on_from_its_state() -> None:
 def test_epsilon_falls_with_the_servers_updates() -> None:
     """From 1 to 0.1 in a million: 0.55 half-way."""
     chosen = settings("gorila")
-    found = [gorila.epsilon_after(chosen, updates) for updates in (0, 500_000, 10**6, 10**7)]
+    found = [
+        gorila_workers.epsilon_after(chosen, updates) for updates in (0, 500_000, 10**6, 10**7)
+    ]
     assert found == pytest.approx([1.0, 0.55, 0.1, 0.1])
 
 
@@ -321,7 +337,8 @@ def test_it_is_dqn_but_for_what_its_paper_changes() -> None:
     unused = {"priority_exponent", "priority_epsilon"}
     unused |= {"importance_exponent_start", "importance_anneal_frames"}
     by_updates = {"target_period_frames", "epsilon_anneal_frames"}
-    assert dqn.keys() - other.keys() == unused | by_updates | {"lanes"}
+    rmsprop = {"rmsprop_decay", "rmsprop_epsilon", "rmsprop_epsilon_place"}  # AdaGrad instead
+    assert dqn.keys() - other.keys() == unused | by_updates | rmsprop | {"lanes"}
 
 
 def test_every_number_has_a_comment() -> None:
@@ -370,7 +387,7 @@ def ray() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         module = pytest.importorskip("ray", reason="gorila needs Ray: pip install ray==2.60.0")
         handler = signal.getsignal(signal.SIGTERM)
-        assert gorila.connect(2)
+        assert ray_cluster.connect(2)
         assert signal.getsignal(signal.SIGTERM) is handler
         yield module
         module.shutdown()
@@ -479,8 +496,8 @@ def test_one_of_each_is_killed_and_the_run_goes_on(
 def run_on_two_nodes() -> None:
     """Train on two nodes of this machine, one of which is lost on the way. Run as a process."""
     networks.TRUNKS["mnih2013"] = ((), worlds.UNITS)
-    os.environ.update(gorila.PATIENCE)
-    ray = parameter_server.import_ray()
+    os.environ.update(ray_cluster.PATIENCE)
+    ray = ray_cluster.import_ray()
     from ray.cluster_utils import Cluster
 
     options = {"num_cpus": 1, "object_store_memory": 200 * 2**20}

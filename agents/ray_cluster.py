@@ -1,0 +1,50 @@
+"""Ray: the only module that imports it, and only when a training of Gorila begins. No torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import ModuleType
+from typing import Any
+
+# A loaded machine needs longer than Ray's 30 s to start its own processes.
+PATIENCE = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def import_ray() -> ModuleType:
+    """Return the module `ray`; `ModuleNotFoundError` says how to install it."""
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("gorila needs Ray: pip install ray==2.60.0") from None
+    return ray
+
+
+def connect(workers: int) -> bool:
+    """Connect to Ray, unless this process is; return whether it was done here.
+
+    To the cluster that `RAY_ADDRESS` names, else to a Ray started here, whose memory for what
+    processes send each other is that of `workers` actors and learners.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        return False
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("RAY_ADDRESS"):
+        options: dict[str, Any] = {"address": "auto"}
+    else:
+        memory = (128 + 32 * workers) * 2**20
+        options = {"address": "local", "include_dashboard": False, "object_store_memory": memory}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray puts its own in their place
+            signal.signal(number, handler)
+    return True
