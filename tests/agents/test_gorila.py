@@ -161,7 +161,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls are made at once, in this process."""
     nothing = SimpleNamespace(RayActorError=type("RayActorError", (Exception,), {}))
     here = SimpleNamespace(get=lambda answer: answer, cloudpickle=pickle, exceptions=nothing)
-    for module in (gorila, parameter_server):
+    for module in (gorila_workers, parameter_server):
         monkeypatch.setattr(module, "import_ray", lambda: here)
 
 
