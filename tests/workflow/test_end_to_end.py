@@ -25,8 +25,8 @@ COLUMNS = {
     "peak_memory_bytes,device,cpu,gpu,network,precision,protocol,commit,dirty,versions,status,"
     "reason,version,settings_hash",
     "missing.csv": "method,game,seed,milestone,reason",
-    "aggregates.csv": "metric,method,milestone,protocol,rule,games,seeds,point,low,high,level,"
-    "reps,rng_seed",
+    "aggregates.csv": "metric,method,milestone,selection,protocol,rule,games,seeds,point,low,high,"
+    "level,reps,rng_seed",
 }
 
 
@@ -126,6 +126,7 @@ def test_edited_analysis_redoes_only_analysis(
         ("device=auto", {"study_json"} | ANALYSIS),
         ("checkpoint_seconds=77", {"study_json"} | ANALYSIS),
         ("statistics={reps: 300}", {"study_json"} | ANALYSIS),
+        ("selection={a2c: best}", {"study_json"} | ANALYSIS),
         ("evaluation={episodes: 3}", {"study_json", "evaluate_run"} | ANALYSIS),
         (
             "milestones_frames=[2000,4000,6000]",
