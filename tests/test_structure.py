@@ -24,6 +24,7 @@ LAYERS = [
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
     ("train", "evaluate", "audit"),
+    ("random_reference",),
 ]
 ONLY = {  # package or module -> the files that may import it
     "ale_py": {"agents/atari.py"},
