@@ -23,7 +23,7 @@ LAYERS = [
     ("actor_critic", "q_learning"),
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
-    ("train", "evaluate", "audit"),
+    ("train", "evaluate", "audit", "export"),
     ("random_reference",),
 ]
 ONLY = {  # package or module -> the files that may import it
