@@ -117,7 +117,14 @@ class AtariLanes:
             does not undo what was played (four games, and sticky actions, which draw at random).
     """
 
-    def __init__(self, game: str, lanes: int, protocol: Protocol, threads: int = 1) -> None:
+    def __init__(
+        self,
+        game: str,
+        lanes: int,
+        protocol: Protocol,
+        threads: int = 1,
+        frames_per_step: int = FRAMES_PER_STEP,
+    ) -> None:
         self.game = check_game(game)
         self.lanes = lanes
         self.protocol = protocol
@@ -125,7 +132,7 @@ class AtariLanes:
             game,
             lanes,
             num_threads=min(threads, lanes),
-            frameskip=FRAMES_PER_STEP,
+            frameskip=frames_per_step,
             stack_num=OBSERVATION_SHAPE[0],
             maxpool=True,
             noop_max=protocol.noop_max_frames,
@@ -179,7 +186,7 @@ class AtariLanes:
         return observation
 
     def step(self, actions: NDArray[np.int64]) -> Step:
-        """Repeat each lane's action [B] for four frames; see `Step`."""
+        """Repeat each lane's action [B] for `frames_per_step` frames; see `Step`."""
         if actions.min() < 0 or actions.max() >= self.actions:  # ale-py would hang for ever
             raise ValueError(f"actions: {actions.tolist()} are not all in 0..{self.actions - 1}")
         observation, reward, terminated, truncated, info = self._env.step(actions)

@@ -136,10 +136,13 @@ def play(
 
 
 def load_policy(path: Path, device: str) -> tuple[dict, Policy]:
-    """Read a milestone's policy; return what it says of itself and the network in float32."""
+    """Read a milestone's policy; return what it says of itself and the network in float32.
+
+    Weights may be in half precision, as `agents.export` writes them.
+    """
     policy = checkpoint.load(path)
     if policy["settings"]["topology"] == "random":
-        return policy, ConstantPolicy(policy["weights"]["policy.bias"]).to(device)
+        return policy, ConstantPolicy(policy["weights"]["policy.bias"].float()).to(device)
     network = network_of_weights(policy["settings"], policy["weights"])
     return policy, network.to(device).eval()
 

@@ -194,8 +194,8 @@ def _row(
     low: float,
     high: float,
 ) -> dict:
-    values = (metric, method, milestone, study.protocol, study.rule, len(study.games), seeds)
-    values += (point, low, high, study.level, study.reps, study.rng_seed)
+    values = (metric, method, milestone, study.selection_label(method), study.protocol, study.rule)
+    values += (len(study.games), seeds, point, low, high, study.level, study.reps, study.rng_seed)
     return dict(zip(AGGREGATE_COLUMNS, values, strict=True))
 
 

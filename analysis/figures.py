@@ -22,6 +22,7 @@ def caption(name: str, study: Study) -> str:
         f"band: {level} bootstrap interval over seeds, none for one seed. Training episodes are "
         "played by the changing policy and are not the evaluation of the table"
     )
+    policies = f" Policies reported: {study.selections_text()}."
     return {
         "learning_curves": f"Points: {band}.",
         "learning_curves_hours": f"Points against wall-clock hours of training: {band}. "
@@ -29,12 +30,14 @@ def caption(name: str, study: Study) -> str:
         "learning_curves_normalised": "Percent of human, mean over the study's games, by frames "
         f"and by wall-clock hours: {band}.",
         "interval_estimates": f"Percent of human; bars are {level} stratified-bootstrap intervals "
-        "over seeds, a point without a bar is one seed. A smaller optimality gap is better.",
+        "over seeds, a point without a bar is one seed. A smaller optimality gap is better."
+        + policies,
         "performance_profiles": "Share of runs and games that score above a threshold, at the "
-        f"last milestone; bands are pointwise {level} intervals. Higher is better.",
+        f"last milestone; bands are pointwise {level} intervals. Higher is better." + policies,
         "probability_of_improvement": "How likely a run of the first method scores above a run "
-        f"of the second in the same game, at the last milestone; bars are {level} intervals.",
+        f"of the second in the same game, at the last milestone; bars are {level} intervals."
+        + policies,
         "per_game": "Percent of human at the last milestone, mean over seeds; dots are single "
         "seeds. The published values are from human starts, normalised with human-starts "
-        "references, after the paper's budgets.",
+        "references, after the paper's budgets." + policies,
     }[name]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.reference import load_games, load_scores
 from analysis.render import DASH, Grid, Row, frames_text
-from analysis.scores import UNTRAINED, Study, run_scores
+from analysis.scores import SELECTIONS, UNTRAINED, Study, run_scores
 
 PAPER_SYSTEMS = ("a3c_ff_1_day", "a3c_ff_4_days", "a3c_lstm_4_days")
 # Actor-critic code that others have measured, with the budgets that they had.
@@ -34,6 +34,7 @@ COLUMNS = [
     "score",
     "standard_error",
     "per_seed",
+    "selected",
     "flag",
     "source",
 ]
@@ -43,8 +44,8 @@ def games_table(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     """Return raw scores in points, one row per game and source, COLUMNS.
 
     Kinds: reference (random and human), trained (mean over seeds; standard_error = sample standard
-    deviation over seeds / sqrt(seeds), NaN for one seed; per_seed = `seed:score;...`), published,
-    reimplementation.
+    deviation over seeds / sqrt(seeds), NaN for one seed; per_seed = `seed:score;...`; selected =
+    `seed:milestone;...` of the policies that have these scores), published, reimplementation.
     """
     labels = load_games().set_index("game")["label"]
     published = load_scores()
@@ -102,11 +103,12 @@ def _trained(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
                     "milestone": milestone,
                     "budget_frames": own["frames"].mean(),
                     "protocol": study.protocol,
-                    "selection": "none" if method == UNTRAINED else "final weights",
+                    "selection": study.selection_label(method),
                     "seeds": len(own),
                     "score": values.mean(),
                     "standard_error": values.std(ddof=1) / math.sqrt(len(own)),
                     "per_seed": ";".join(f"{r.seed}:{r.score!r}" for r in own.itertuples()),
+                    "selected": ";".join(f"{r.seed}:{r.selected}" for r in own.itertuples()),
                     "source": study.name,
                 }
             )
@@ -162,7 +164,8 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
 def _main_column(row) -> str:
     if pd.isna(row.milestone) or row.method == UNTRAINED:
         return row.row if row.kind != "trained" else f"{row.row}, measured here"
-    return f"{row.row} at {frames_text(row.milestone)}"
+    best = ", best checkpoint" if row.selection == SELECTIONS["best"] else ""
+    return f"{row.row} at {frames_text(row.milestone)}{best}"
 
 
 def _other_column(row) -> str:

@@ -240,10 +240,12 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
     panels[0].set_yticks(
         range(len(rows)),
         [
-            study.method_label(m) + (f" at {frames_text(at)}" if several and m != UNTRAINED else "")
+            study.method_label(m)
+            + (f" at {frames_text(at)}" if several and m != UNTRAINED else "")
+            + (", best" if study.selection_of(m) == "best" else "")
             for m, at in rows
         ],
-    )  # fmt: skip
+    )
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 

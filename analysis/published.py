@@ -86,17 +86,18 @@ def rule_table(rows: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def table1_markdown(rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Return `table1` for people: two decimals, and the notes below."""
+def table1_markdown(rows: pd.DataFrame, table: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """Return `table1` for people: two decimals, the selection of `scores`, and the notes below."""
+    selections = scores.groupby(["protocol", "system"])["selection"].first()
     lines = [
         "# Table 1 of Mnih et al. 2016, from the published raw scores",
         "",
         "Mean and median human-normalised score in percent, human starts. Recomputed minus printed "
         "is the difference.",
         "",
-        "| | Training time | Games | Printed mean | Printed median | Rule | Mean | Median "
-        "| Difference, mean | Difference, median |",
-        "|---|---|--:|--:|--:|---|--:|--:|--:|--:|",
+        "| | Training time | Selection | Games | Printed mean | Printed median | Rule | Mean "
+        "| Median | Difference, mean | Difference, median |",
+        "|---|---|---|--:|--:|--:|---|--:|--:|--:|--:|",
     ]
     marks = {}
     for row, cells in zip(rows.itertuples(), table.itertuples(), strict=True):
@@ -105,13 +106,16 @@ def table1_markdown(rows: pd.DataFrame, table: pd.DataFrame) -> str:
             marks[row.row] = row.note
             mark = f" [{len(marks)}]"
         lines.append(
-            f"| {cells.row}{mark} | {cells.training_time} | {cells.games} "
+            f"| {cells.row}{mark} | {cells.training_time} "
+            f"| {selections[row.protocol, row.system]} | {cells.games} "
             f"| {cells.printed_mean:.1f} | {cells.printed_median:.1f} | `{cells.rule}` "
             f"| {cells.mean:.2f} | {cells.median:.2f} "
             f"| {cells.mean_difference:+.2f} | {cells.median_difference:+.2f} |"
         )
     lines += ["", *(f"- [{i}] {row}: {note}" for i, (row, note) in enumerate(marks.items(), 1))]
     lines += [
+        "- Selection: which policy of a run was evaluated; a best checkpoint is optimistic, final "
+        "weights are not; for Gorila (Nair et al. 2015) no statement was found.",
         "- The caption of the printed table says 57 games; DQN and Gorila have scores for 49.",
         "- The scores are printed with one decimal. In Double Dunk, where human and random are 1.6 "
         "points apart, that alone can move a mean by about one point, so differences of 0.1 or 0.2 "
@@ -187,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows, scores = load_rows(), reference.load_scores()
     table, rules = table1(rows, scores), rule_table(rows, scores)
     write_csv(out / "table1.csv", table)
-    write_text(out / "table1.md", table1_markdown(rows, table))
+    write_text(out / "table1.md", table1_markdown(rows, table, scores))
     write_csv(out / "rules.csv", rules)
     write_text(out / "rules.md", rules_markdown(rules, reference.references("human_starts")))
     print(f"wrote table1 and rules (.csv, .md) to {out}")

@@ -1,7 +1,10 @@
 """Random play measured here beside the published random scores, game by game.
 
-`python -m analysis.random57 --results results/random57` reads study.json and episodes.csv and
-writes tables/random.csv and tables/random.md. The published scores are the ones to normalise with.
+`python -m analysis.random57 --results results/random57` reads study.json, episodes.csv and
+tables/random_reference.csv and writes tables/random.csv and tables/random.md. The published scores
+are the ones to normalise with. random_reference.csv is random play under the published agent's
+protocol (`python -m agents.random_reference`): it tells a difference of the protocols from one of
+the reference.
 """
 
 import math
@@ -10,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.io import write_csv, write_text
-from analysis.reference import load_games, references
+from analysis.reference import check_scores, load_games, references
+from analysis.render import DASH, number_text
 from analysis.scores import (
     UNTRAINED,
     ResultsError,
@@ -32,15 +36,61 @@ COLUMNS = [
     "verdict",
     "longer_than_5_minutes",
     "truncated",
+    "reference_episodes",
+    "reference_mean",
+    "reference_standard_error",
+    "reference_difference",
+    "reference_standard_errors",
+    "reference_verdict",
+    "cause",
+]
+REFERENCE_COLUMNS = [
+    "game",
+    "frames_per_action",
+    "max_episode_frames",
+    "action_set",
+    "episode",
+    "episode_seed",
+    "return",
+    "length_frames",
+    "ended",
 ]
 PUBLISHED_CAP_FRAMES = 18_000
+PUBLISHED_PROTOCOL = {
+    "frames_per_action": 6,
+    "max_episode_frames": PUBLISHED_CAP_FRAMES,
+    "action_set": "minimal",
+}
 # With 57 games and normal errors, 0.15 of them would be further apart than this by chance.
 AGREES_STANDARD_ERRORS = 3.0
 ROUNDING = 0.05  # of a printed score
 VERDICTS = ("agrees", "higher", "lower")
 
 
-def compare(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
+def load_reference(results: Path) -> pd.DataFrame:
+    """Return tables/random_reference.csv, one row per episode, REFERENCE_COLUMNS; empty without it.
+
+    Raises:
+        ResultsError: for other columns, or another protocol than the published agent's.
+        ValueError: for a return that the game cannot give.
+    """
+    path = results / "tables" / "random_reference.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=REFERENCE_COLUMNS)
+    rows = pd.read_csv(path)
+    if list(rows.columns) != REFERENCE_COLUMNS:
+        raise ResultsError(
+            f"{path}: columns are {','.join(rows.columns)}; expected {','.join(REFERENCE_COLUMNS)}"
+        )
+    for column, allowed in PUBLISHED_PROTOCOL.items():
+        found = rows[column].unique().tolist()
+        if found != [allowed]:
+            raise ResultsError(f"{path}: {column} is {found}; the published agent's is {allowed}")
+    check_scores(rows, load_games(), "return", path.name)
+    return rows
+
+
+def compare(study: Study, episodes: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Return one row per game that has episodes of random play, COLUMNS.
 
     mean and standard_error are over episodes, in points; difference is mean minus published.
@@ -48,6 +98,10 @@ def compare(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     nobody publishes the spread of the published score, which Mnih et al. 2015 average over 30
     episodes too. It is infinite where all of our returns are equal and the difference is more than
     rounding. `verdict`: agrees to 3 standard errors, or our mean is higher or lower.
+
+    `reference_*` are the same numbers of `reference`, as from `load_reference`; empty where it has
+    no episodes of the game. `cause` of a difference: `protocol` where the reference's protocol
+    gives the published score, `open` where it does not, `not checked` without episodes of it.
 
     Raises:
         ResultsError: for a game with fewer than two episodes.
@@ -59,30 +113,37 @@ def compare(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     ]
     records = []
     for game in study.games:
-        rows = own[own["game"] == game]
+        published = table.loc[game, "random"]
+        rows, others = own[own["game"] == game], reference[reference["game"] == game]
         if rows.empty:
             continue
-        if len(rows) < 2:
-            raise ResultsError(f"episodes of {game}: {len(rows)}; a standard error needs 2 or more")
-        mean, error = rows["return"].mean(), rows["return"].std(ddof=1) / math.sqrt(len(rows))
-        difference = mean - table.loc[game, "random"]
-        apart = _standard_errors(difference, math.sqrt(2) * error)
-        records.append(
-            {
-                "game": game,
-                "label": labels[game],
-                "episodes": len(rows),
-                "mean": mean,
-                "standard_error": error,
-                "published": table.loc[game, "random"],
-                "difference": difference,
-                "standard_errors": apart,
-                "verdict": _verdict(apart),
-                "longer_than_5_minutes": int((rows["length_frames"] > PUBLISHED_CAP_FRAMES).sum()),
-                "truncated": int((rows["ended"] == "truncated").sum()),
-            }
-        )
+        row = {"game": game, "label": labels[game], "published": published}
+        row |= _measured(game, rows["return"], published)
+        row["longer_than_5_minutes"] = int((rows["length_frames"] > PUBLISHED_CAP_FRAMES).sum())
+        row["truncated"] = int((rows["ended"] == "truncated").sum())
+        if len(others):
+            measured = _measured(game, others["return"], published)
+            row |= {f"reference_{name}": value for name, value in measured.items()}
+        if row["verdict"] != "agrees":
+            agrees = {"agrees": "protocol", None: "not checked"}
+            row["cause"] = agrees.get(row.get("reference_verdict"), "open")
+        records.append(row)
     return pd.DataFrame(records, columns=COLUMNS)
+
+
+def _measured(game: str, returns: pd.Series, published: float) -> dict:
+    if len(returns) < 2:
+        raise ResultsError(f"episodes of {game}: {len(returns)}; a standard error needs 2 or more")
+    mean, error = returns.mean(), returns.std(ddof=1) / math.sqrt(len(returns))
+    apart = _standard_errors(mean - published, math.sqrt(2) * error)
+    return {
+        "episodes": len(returns),
+        "mean": mean,
+        "standard_error": error,
+        "difference": mean - published,
+        "standard_errors": apart,
+        "verdict": _verdict(apart),
+    }
 
 
 def _standard_errors(difference: float, error: float) -> float:
@@ -98,45 +159,61 @@ def _verdict(apart: float) -> str:
 
 
 PROTOCOLS = """\
-**The two are not one protocol.** Ours is that of every row trained here: a new action every 4
-frames, episodes to their end or to 108,000 frames (30 minutes). The published agent of Mnih et al.
-2015 "chose a random action at 10 Hz which is every sixth frame, repeating its last action on
-intervening frames", in 30 episodes of at most 5 minutes (18,000 frames); at 60 Hz, they say, DQN's
-normalised score moved by more than 5 % in six games (Boxing, Breakout, Crazy Climber, Demon Attack,
-Krull, Robotank). A difference can come from either: from the frequency in every game, from the
-limit only in games with episodes longer than 5 minutes. For the games that Mnih et al. 2015 do not
-have, frequency and limit of the published agent were not checked."""
+**Two protocols.** Ours is that of every row trained here: a new action every 4 frames, episodes to
+their end or to 108,000 frames (30 minutes). The published agent of Mnih et al. 2015 "chose a random
+action at 10 Hz which is every sixth frame, repeating its last action on intervening frames", in 30
+episodes of at most 5 minutes (18,000 frames). The columns "every 6th frame" are that agent, played
+here with the emulator of today: where it agrees with the published score and ours does not, the
+difference is the protocol's and neither is wrong. For the games that Mnih et al. 2015 do not have,
+frequency and limit of the published agent were not checked."""
 
 
 def markdown(study: Study, table: pd.DataFrame) -> str:
     """Return `compare` for people: the counts, then the games, largest difference first."""
-    counts = {verdict: int((table["verdict"] == verdict).sum()) for verdict in VERDICTS}
     missing = [game for game in study.games if game not in set(table["game"])]
     lines = [
         "# Random play, measured here and published",
         "",
-        f"{len(table)} games: {counts['agrees']} agree to {AGREES_STANDARD_ERRORS:g} standard "
-        f"errors of the difference, our mean is higher in {counts['higher']} and lower in "
-        f"{counts['lower']}.",
+        f"{len(table)} games: {_counts(table['verdict'])}.",
         "",
+        *_causes(table),
         " ".join(PROTOCOLS.splitlines()),
         "",
         "| Game | Mean | Standard error | Published | Difference | in standard errors | Verdict "
-        "| Longer than 5 min | Cut at 30 min |",
-        "|---|--:|--:|--:|--:|--:|---|--:|--:|",
+        "| Longer than 5 min | Cut at 30 min | Every 6th frame: mean | Standard error "
+        "| in standard errors | Verdict | Cause |",
+        "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|---|---|",
     ]
     order = table["standard_errors"].abs().sort_values(ascending=False, kind="stable").index
     for row in table.loc[order].itertuples():
-        lines.append(
-            f"| {row.label} | {row.mean:.1f} | {row.standard_error:.1f} | {row.published:.1f} "
-            f"| {row.difference:+.1f} | {row.standard_errors:+.1f} | {row.verdict} "
-            f"| {row.longer_than_5_minutes} of {row.episodes} | {row.truncated} |"
-        )
+        cells = [
+            row.label,
+            number_text(row.mean),
+            number_text(row.standard_error),
+            number_text(row.published),
+            f"{row.difference:+.1f}",
+            f"{row.standard_errors:+.1f}",
+            row.verdict,
+            f"{row.longer_than_5_minutes} of {row.episodes}",
+            f"{row.truncated}",
+            *[DASH] * 4,
+            DASH if pd.isna(row.cause) else row.cause,
+        ]
+        if not pd.isna(row.reference_mean):
+            cells[9:13] = [
+                number_text(row.reference_mean),
+                number_text(row.reference_standard_error),
+                f"{row.reference_standard_errors:+.1f}",
+                row.reference_verdict,
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "- Means are over episodes, in points; the standard error is of our mean. The difference "
-        "is given in sqrt(2) of them, as if the published mean had our spread and number of "
-        "episodes; inf: all our returns are equal.",
+        "- Means are over episodes, in points; a standard error is of the mean before it. The "
+        "difference is given in sqrt(2) of them, as if the published mean had our spread and "
+        "number of episodes; inf: all our returns are equal.",
+        "- Cause of a difference: `protocol`, the published agent's protocol gives the published "
+        "score; `open`, it does not.",
         "- Scores of all methods are normalised with the published random score, not with ours.",
     ]
     if missing:
@@ -144,10 +221,31 @@ def markdown(study: Study, table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _counts(verdicts: pd.Series) -> str:
+    counts = {verdict: int((verdicts == verdict).sum()) for verdict in VERDICTS}
+    return (
+        f"{counts['agrees']} agree to {AGREES_STANDARD_ERRORS:g} standard errors of the "
+        f"difference, our mean is higher in {counts['higher']} and lower in {counts['lower']}"
+    )
+
+
+def _causes(table: pd.DataFrame) -> list[str]:
+    played = table["reference_verdict"].dropna()
+    if played.empty:
+        return []
+    open_ones = ", ".join(table.loc[table["cause"] == "open", "label"]) or "none"
+    return [
+        f"With an action every 6th frame and at most 5 minutes, {len(played)} games: "
+        f"{_counts(played)}. Of the games that differ under our protocol "
+        f"{(table['cause'] == 'protocol').sum()} agree under that one; still open: {open_ones}.",
+        "",
+    ]
+
+
 def write(results: Path) -> str:
     """Compare, write tables/random.csv and tables/random.md, return the line of counts."""
     study = load_study(results)
-    table = compare(study, load_episodes(results))
+    table = compare(study, load_episodes(results), load_reference(results))
     write_csv(results / "tables" / "random.csv", table)
     text = markdown(study, table)
     write_text(results / "tables" / "random.md", text)

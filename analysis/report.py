@@ -107,7 +107,7 @@ def protocol_html(study: Study) -> str:
         "rewards are clipped as each method file says, reported returns never are",
         "Evaluation": f"{evaluation['episodes']} episodes per run and budget, "
         f"{table1.actions_text(study)}, seed {evaluation['seed']}, "
-        "the weights at the budget (no choice of the best checkpoint)",
+        f"reported: {study.selections_text()}",
         "Normalisation": f"references {study.references}, rule {study.rule}: {RULES[study.rule]}",
         "Intervals": f"{100 * study.level:g} %, stratified bootstrap over seeds, {study.reps} "
         f"repetitions, generator seed {study.rng_seed}",

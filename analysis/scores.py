@@ -4,7 +4,9 @@
 `missing.csv` by `analysis.collect`; `aggregates.csv` by `analysis.aggregate`. Everything else in
 `analysis` is a function of these files. Words: a run is (method, game, seed); a milestone is a
 nominal number of training frames at which a policy is kept; a score is the mean return over the
-evaluation episodes of one run at one milestone.
+evaluation episodes of one run at one milestone. Which policy a row reports, the one of its
+milestone or the best up to there, is the study's `selection`; `run_scores` applies it, and
+everything printed goes through that.
 """
 
 import argparse
@@ -39,6 +41,9 @@ METHODS = {
 
 # Plays at random: no frames, no settings, and the same policy at every milestone.
 UNTRAINED = "random"
+
+# Which policy of a run a row reports, with the words of `reference/systems.csv`.
+SELECTIONS = {"final": "final weights", "best": "best checkpoint"}
 
 EPISODE_COLUMNS = {
     "method": str,
@@ -90,6 +95,7 @@ AGGREGATE_COLUMNS = [
     "metric",
     "method",
     "milestone",
+    "selection",
     "protocol",
     "rule",
     "games",
@@ -120,6 +126,7 @@ class Study:
     protocol: str
     device: str
     overrides: dict[str, dict[str, Any]]
+    selection: dict[str, str]
     evaluation: dict[str, Any]
     references: str
     rule: str
@@ -137,6 +144,27 @@ class Study:
     def milestones_of(self, method: str) -> list[int]:
         """Return the milestones at which policies of `method` differ: for random play one."""
         return self.milestones_frames[-1:] if method == UNTRAINED else self.milestones_frames
+
+    def selection_of(self, method: str) -> str:
+        """Return which policy the rows of `method` report: `final`, `best`, `none` for random."""
+        if method == UNTRAINED:
+            return "none"
+        return self.selection.get(method, self.selection.get("all", "final"))
+
+    def selection_label(self, method: str) -> str:
+        """Return `selection_of` in the words that are printed."""
+        return SELECTIONS.get(self.selection_of(method), "none")
+
+    def selections_text(self) -> str:
+        """Return which policy the rows report, one part for each choice, its methods named."""
+        trained = [method for method in self.methods if method != UNTRAINED]
+        chosen = {method: self.selection_label(method) for method in trained}
+        if len(set(chosen.values())) <= 1:
+            return chosen[trained[0]] if trained else "random play"
+        return "; ".join(
+            f"{label} of {', '.join(self.method_label(m) for m in trained if chosen[m] == label)}"
+            for label in SELECTIONS.values()
+        )
 
     def expected_settings(self, method: str) -> dict[str, Any]:
         """Return the method's settings with the overrides of the study put over them."""
@@ -177,6 +205,7 @@ def load_study(results: Path) -> Study:
             protocol=raw["protocol"],
             device=raw.get("device", "auto"),
             overrides=raw.get("overrides") or {},
+            selection=_selection(raw.get("selection") or {}),
             evaluation=dict(raw["evaluation"]),
             references=raw["normalisation"]["references"],
             rule=raw["normalisation"]["rule"],
@@ -188,6 +217,15 @@ def load_study(results: Path) -> Study:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path}: missing or wrong key {error}") from None
+
+
+def _selection(raw: dict[str, str]) -> dict[str, str]:
+    for method, value in raw.items():
+        if value not in SELECTIONS:
+            raise ValueError(
+                f"selection.{method} = {value!r}: unknown; allowed: {', '.join(SELECTIONS)}"
+            )
+    return dict(raw)
 
 
 def load_episodes(results: Path) -> pd.DataFrame:
@@ -227,8 +265,13 @@ def _read(results: Path, name: str, columns: list[str], module: str) -> pd.DataF
 def run_scores(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run and milestone with its score, raw and normalised.
 
-    Columns: method, milestone, game, seed, frames (really trained), episodes, score (points, mean
-    return) and normalised (fraction: 0 is the random reference, 1 the human one).
+    Columns: method, milestone, game, seed, frames (really trained at the milestone), episodes,
+    score (points, mean return), selected (milestone of the policy that has this score) and
+    normalised (fraction: 0 is the random reference, 1 the human one).
+
+    Where the study selects the `best` policy, score is the highest of the run's scores at this
+    milestone and the ones before, in points; of equal ones the earliest is selected. It was
+    selected by the episodes that it is reported on, so it is biased upwards.
 
     Raises:
         ResultsError: for a return that is not finite; the message names method, game and seed.
@@ -244,12 +287,24 @@ def run_scores(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     scores = grouped.agg(
         frames=("frames", "first"), episodes=("return", "size"), score=("return", "mean")
     ).reset_index()
+    scores = _select(study, scores)
     table = references(study.references, study.games).set_index("game")
     if scores.empty:
         return scores.assign(normalised=pd.Series(dtype=float))
     random, human = (table[name].reindex(scores["game"]).to_numpy() for name in ("random", "human"))
     percent = normalise(scores["score"], random, human, study.rule, scores["game"])
     return scores.assign(normalised=percent / 100.0)
+
+
+def _select(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    scores = scores.assign(selected=scores["milestone"])
+    best = scores["method"].map(study.selection_of) == "best"
+    for _, run in scores[best].groupby(["method", "game", "seed"]):
+        run = run.sort_values("milestone")
+        first_best = [run["score"].iloc[: end + 1].idxmax() for end in range(len(run))]
+        scores.loc[run.index, "score"] = run.loc[first_best, "score"].to_numpy()
+        scores.loc[run.index, "selected"] = run.loc[first_best, "milestone"].to_numpy()
+    return scores
 
 
 def complete_seeds(study: Study, scores: pd.DataFrame, method: str, milestone: int) -> list[int]:

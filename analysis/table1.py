@@ -47,6 +47,7 @@ COLUMNS = [
     "method",
     "milestone",
     "frames",
+    "selection",
     "training_time",
     "hours",
     "core_hours",
@@ -159,6 +160,7 @@ def _published(
         "kind": f"published_{protocol}",
         "row": label or about["label"].iloc[0],
         "frames": about["budget_frames"].iloc[0],
+        "selection": about["selection"].iloc[0],
         "games": len(here),
         "seeds": about["seeds"].iloc[0],
         "protocol": protocol,
@@ -188,6 +190,7 @@ def _trained(
         "method": method,
         "milestone": milestone,
         "frames": cost["frames"].mean() if len(cost) else math.nan,
+        "selection": study.selection_label(method),
         "hours": cost["seconds"].mean() / 3600 if len(cost) else math.nan,
         "core_hours": cost["core_seconds"].mean() / 3600 if len(cost) else math.nan,
         **{name: "+".join(sorted(set(own[name]))) for name in ("network", "precision", "device")},
@@ -238,6 +241,7 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
         "Method",
         "Training",
         "Frames",
+        "Selection",
         "Network, precision, device",
         "Games",
         "Seeds",
@@ -257,7 +261,7 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
             rows.append(Row([section], section=True))
         rows.append(Row(_cells(row, count, len(columns))))
     title = f"{study.label} Human-normalised score, percent."
-    return Grid(title, columns, rows, notes(study, table, runs, missing), frozenset({1, 3}))
+    return Grid(title, columns, rows, notes(study, table, runs, missing), frozenset({1, 3, 4}))
 
 
 def _cells(row, count: int, width: int) -> list[str]:
@@ -275,6 +279,7 @@ def _cells(row, count: int, width: int) -> list[str]:
         name,
         DASH if not isinstance(training, str) or training.startswith(DASH) else training,
         DASH if pd.isna(row.frames) else frames_text(row.frames),
+        DASH if pd.isna(row.selection) or row.selection == "none" else row.selection,
         how or DASH,
         f"{int(row.games)}" if row.games == count else f"{int(row.games)} of {count}",
         DASH if pd.isna(row.seeds) else f"{int(row.seeds)}",
@@ -311,7 +316,8 @@ def notes(
         "frames an episode. Normalised with "
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
         f"{RULES[study.rule]}.",
-        *([_budget_note(study)] if set(study.methods) != {UNTRAINED} else []),
+        *([_selection_note(study), _budget_note(study)]
+          if set(study.methods) != {UNTRAINED} else []),
         _interval_note(study, table),
         "Training time of a row trained here is the mean over its runs (one game, one seed each): "
         "wall-clock time, and time summed over cores, on the hardware that the report names; "
@@ -326,6 +332,27 @@ def _game_list(study: Study, shown: int = 12) -> str:
     if len(study.games) > shown:
         return f" ({len(study.games)} games, each in tables/games)"
     return f" ({', '.join(study.games)})"
+
+
+def _selection_note(study: Study) -> str:
+    text = (
+        "Selection says which policy of a run is reported. `final weights`: the one at the row's "
+        "number of frames, as Mnih et al. 2016 report A3C; `best checkpoint`: the best evaluated "
+        "one, as the papers of the value-based rows do; `not published`: no statement was found; "
+        "other words are the source's."
+    )
+    if all(study.selection_of(method) != "best" for method in study.methods):
+        return text
+    counts = ", ".join(
+        f"{number} at {frames_text(frames)}"
+        for number, frames in enumerate(study.milestones_frames, 1)
+    )
+    return (
+        f"{text} The best of a run trained here has the highest mean return among its evaluations "
+        f"at this row's frames and the milestones before ({counts}); it is reported on the "
+        "episodes that selected it, so it is biased upwards, more with more evaluations, and is "
+        "not to be compared with final weights."
+    )
 
 
 def _budget_note(study: Study) -> str:

@@ -24,7 +24,8 @@ LAYERS = [
     ("gorila_workers",),
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
-    ("train", "evaluate", "audit"),
+    ("train", "evaluate", "audit", "export"),
+    ("random_reference",),
 ]
 ONLY = {  # package or module -> the files that may import it
     "ale_py": {"agents/atari.py"},

@@ -1,12 +1,13 @@
 """Copy the small files of a study to results/published.
 
-They are enough to redo the analysis and to replay every episode. Policies, resume states and logs
-stay behind.
+They are enough to redo the analysis and to replay every episode. The last policy of each finished
+run goes with them in half precision, where that is small. Resume states and logs stay behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import subprocess
@@ -30,26 +31,36 @@ def published_files(results: Path) -> Iterable[Path]:
         yield Path(name)
     for folder in ("tables", "figures"):
         yield from (p.relative_to(results) for p in sorted((results / folder).iterdir()))
+    for run in study_runs(results):
+        for pattern in RUN_FILES:
+            yield from (p.relative_to(results) for p in sorted((results / run).glob(pattern)))
+
+
+def study_runs(results: Path) -> list[Path]:
+    """Return the folders of the study's runs that have a record, relative to `results`."""
     study = json.loads((results / "study.json").read_text())
-    for method in study["methods"]:
-        for game in study["games"]:
-            for seed in study["seeds"]:
-                run = results / "runs" / method / game / str(seed)
-                for pattern in RUN_FILES:
-                    yield from (p.relative_to(results) for p in sorted(run.glob(pattern)))
+    runs = itertools.product(study["methods"], study["games"], map(str, study["seeds"]))
+    folders = [Path("runs", *run) for run in runs]
+    return [folder for folder in folders if (results / folder / "run.json").is_file()]
 
 
 def publish(results: Path, target: Path) -> int:
-    """Replace `target` by the small files of `results`; return how many there are."""
+    """Replace `target` by the small files of `results`; return how many there are.
+
+    Raises:
+        subprocess.CalledProcessError: if a policy cannot be exported.
+    """
     files = list(published_files(results))
     new = target.with_name(target.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     for file in files:
         (new / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(results / file, new / file)
+    export = [sys.executable, "-m", "agents.export", *map(str, study_runs(results))]
+    subprocess.run([*export, "--results", str(results), "--out", str(new)], check=True)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
-    return len(files)
+    return sum(path.is_file() for path in target.rglob("*"))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,7 +74,10 @@ def main(argv: list[str] | None = None) -> None:
     audit = [sys.executable, "-m", "agents.audit", str(results / "runs")]
     if subprocess.run(audit, check=False).returncode != 0:
         sys.exit(f"{results}: the audit failed; nothing was published")
-    print(f"{target}: {publish(results, target)} files")
+    try:
+        print(f"{target}: {publish(results, target)} files")
+    except subprocess.CalledProcessError:
+        sys.exit(f"{results}: a policy could not be exported; nothing was published")
 
 
 if __name__ == "__main__":

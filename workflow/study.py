@@ -218,6 +218,10 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             keys = [k for k in parsed if k not in NOT_OVERRIDABLE]
             for key in (k for k in changed if k not in keys):
                 yield f"overrides.{method}.{key}: unknown key{_allowed(key, keys)} ({file})"
+    selectable = ["all", *(m for m in methods if m != UNTRAINED)]
+    for method in study["selection"]:
+        if method not in selectable:
+            yield f"selection.{method}: unknown{_allowed(method, selectable)}"
 
 
 def _wrong_budget(study: Mapping[str, Any]) -> Iterable[str]:

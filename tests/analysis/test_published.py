@@ -79,6 +79,21 @@ def test_numbers_keep_all_their_digits(out: Path):
     pd.testing.assert_frame_equal(read(out / "table1.csv"), table, check_exact=True)
 
 
+def test_each_row_says_which_policy_it_reports(out: Path):
+    lines = (out / "table1.md").read_text().splitlines()
+    cells = [[c.strip() for c in line.split("|")] for line in lines if line.startswith("| ")][1:]
+    assert [(row[1].split(" [")[0], row[3]) for row in cells] == [
+        ("DQN", "best checkpoint"),
+        ("Gorila", "not published"),
+        ("D-DQN", "best checkpoint"),
+        ("Dueling", "best checkpoint"),
+        ("Prioritized", "best checkpoint"),
+        ("A3C-FF 1 day", "final weights"),
+        ("A3C-FF 4 days", "final weights"),
+        ("A3C-LSTM", "final weights"),
+    ]
+
+
 def test_no_rule_gives_the_printed_mean_of_dqn_and_the_table_says_so(out: Path):
     rules = read(out / "rules.csv").query("row == 'DQN'").set_index("rule")
     distance = (rules["mean"] - 121.9).abs()

@@ -36,6 +36,16 @@ def episodes(game: str, returns: list[float], frames: int = 4_000) -> pd.DataFra
     )
 
 
+def reference(game: str, returns: list[float]) -> pd.DataFrame:
+    rows = {"game": game, "frames_per_action": 6, "max_episode_frames": 18_000}
+    rows |= {"action_set": "minimal", "episode": range(len(returns)), "episode_seed": 1}
+    rows |= {"return": returns, "length_frames": 6_000, "ended": "terminated"}
+    return pd.DataFrame(rows, columns=random57.REFERENCE_COLUMNS)
+
+
+NONE = reference("pong", [])
+
+
 @pytest.mark.parametrize(
     ("returns", "error", "apart", "verdict"),
     [
@@ -47,20 +57,21 @@ def episodes(game: str, returns: list[float], frames: int = 4_000) -> pd.DataFra
     ],
 )
 def test_by_hand(tmp_path: Path, returns: list, error: float, apart: float, verdict: str):
-    (row,) = random57.compare(study(tmp_path, ["pong"]), episodes("pong", returns)).itertuples()
+    played = episodes("pong", returns)
+    (row,) = random57.compare(study(tmp_path, ["pong"]), played, NONE).itertuples()
     assert row.standard_error == pytest.approx(error)
     assert row.standard_errors == pytest.approx(apart)
     assert row.verdict == verdict
 
 
 def test_equal_returns_that_print_as_the_published_score_agree(tmp_path: Path):
-    table = random57.compare(study(tmp_path, ["freeway"]), episodes("freeway", [0, 0, 0]))
+    table = random57.compare(study(tmp_path, ["freeway"]), episodes("freeway", [0, 0, 0]), NONE)
     assert table[["standard_errors", "verdict"]].values.tolist() == [[0.0, "agrees"]]
 
 
 def test_long_and_missing_games_are_said(tmp_path: Path):
     both = study(tmp_path, ["pong", "freeway"])
-    table = random57.compare(both, episodes("freeway", [0, 0], frames=18_004))
+    table = random57.compare(both, episodes("freeway", [0, 0], frames=18_004), NONE)
     assert table["longer_than_5_minutes"].tolist() == [2]
     text = random57.markdown(both, table)
     assert "| 2 of 2 |" in text
@@ -69,7 +80,49 @@ def test_long_and_missing_games_are_said(tmp_path: Path):
 
 def test_one_episode_is_refused(tmp_path: Path):
     with pytest.raises(ResultsError, match="episodes of pong: 1; a standard error needs 2"):
-        random57.compare(study(tmp_path, ["pong"]), episodes("pong", [-21]))
+        random57.compare(study(tmp_path, ["pong"]), episodes("pong", [-21]), NONE)
+
+
+@pytest.mark.parametrize(
+    ("returns", "verdict", "cause"),
+    [
+        ([-21, -20, -21], "agrees", "protocol"),
+        ([-10, -11, -12], "higher", "open"),
+        ([], math.nan, "not checked"),
+    ],
+)
+def test_cause_is_what_the_published_protocol_gives(
+    tmp_path: Path, returns: list, verdict: str, cause: str
+):
+    """Published -20.7; under our protocol -21 in every episode."""
+    here, played = study(tmp_path, ["pong"]), episodes("pong", [-21, -21, -21])
+    table = random57.compare(here, played, reference("pong", returns))
+    assert table["cause"].tolist() == [cause]
+    assert table["reference_verdict"].fillna("").tolist() == ["" if not returns else verdict]
+    text = random57.markdown(here, table)
+    assert f"| {cause} |" in text
+    assert ("still open: Pong." in text) == (cause == "open")
+    agreeing = random57.compare(here, episodes("pong", [-21, -20, -21]), NONE)
+    assert agreeing["cause"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("frames_per_action", 4, r"frames_per_action is \[4\]; the published agent's is 6"),
+        ("max_episode_frames", 108_000, "max_episode_frames is"),
+        ("action_set", "full", "action_set is"),
+        ("return", 22, "return of pong: 22 is outside the possible range -21 to 21"),
+    ],
+)
+def test_episodes_of_another_protocol_or_impossible_ones_are_refused(
+    tmp_path: Path, column: str, value: object, words: str
+):
+    (tmp_path / "tables").mkdir()
+    rows = reference("pong", [-21, -20]).assign(**{column: value})
+    rows.to_csv(tmp_path / "tables/random_reference.csv", index=False)
+    with pytest.raises(ValueError, match=words):
+        random57.load_reference(tmp_path)
 
 
 @committed
@@ -80,6 +133,10 @@ def test_committed_table_says_what_the_episodes_say():
     lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
     printed = {cells[1]: cells for cells in ([c.strip() for c in x.split("|")] for x in lines)}
     table = pd.read_csv(PUBLISHED / "tables/random.csv").set_index("game")
+    with (PUBLISHED / "tables/random_reference.csv").open(newline="") as stream:
+        reference_rows = list(csv.DictReader(stream))
+    with (ROOT / "config/games.csv").open(newline="") as stream:
+        bounds = {row["game"]: row for row in csv.DictReader(stream)}
     assert sorted(table.index) == sorted(published.index)
     assert len(printed) == 57
     verdicts = []
@@ -87,16 +144,27 @@ def test_committed_table_says_what_the_episodes_say():
         path = PUBLISHED / f"runs/random/{game}/0/evaluation/1/episodes.csv"
         with path.open(newline="") as stream:
             rows = list(csv.DictReader(stream))
-        returns = [float(r["return"]) for r in rows]
-        assert len(returns) == 30
-        mean = sum(returns) / 30
-        error = statistics.stdev(returns) / math.sqrt(30)
-        difference = mean - published[game]
+        low, high = bounds[game]["score_min"], bounds[game]["score_max"]
         cells = printed[row["label"]]
-        assert cells[2:5] == [f"{mean:.1f}", f"{error:.1f}", f"{published[game]:.1f}"]
-        bound = max(3 * math.sqrt(2) * error, 0.05)
-        expected = "agrees" if abs(difference) <= bound else "higher" if difference > 0 else "lower"
-        assert cells[7] == expected, game
+        found = []
+        others = [r for r in reference_rows if r["game"] == game]
+        for played, at in ((rows, 2), (others, 10)):
+            returns = [float(r["return"]) for r in played]
+            assert len(returns) == 30
+            assert not low or min(returns) >= float(low)
+            assert not high or max(returns) <= float(high)
+            mean = sum(returns) / 30
+            error = statistics.stdev(returns) / math.sqrt(30)
+            shown = [f"{mean:.1f}".replace("-0.0", "0.0"), f"{error:.1f}"]
+            assert cells[at : at + 2] == shown, game
+            difference, bound = mean - published[game], max(3 * math.sqrt(2) * error, 0.05)
+            sign = "higher" if difference > 0 else "lower"
+            found.append("agrees" if abs(difference) <= bound else sign)
+        assert cells[4] == f"{published[game]:.1f}"
+        expected = found[0]
+        assert (cells[7], cells[13]) == tuple(found), game
+        cause = "protocol" if found[1] == "agrees" else "open"
+        assert cells[14] == ("–" if expected == "agrees" else cause), game
         longer = sum(int(r["length_frames"]) > 18_000 for r in rows)
         assert cells[8] == f"{longer} of 30"
         verdicts.append(expected)

@@ -235,7 +235,7 @@ def test_html_is_well_formed(analysed: Path):
     tags.feed((analysed / "tables/table1.html").read_text())
     assert tags.open == []
     table = pd.read_csv(analysed / "tables/table1.csv")
-    assert tags.cells == len(table) * 12
+    assert tags.cells == len(table) * 13
 
 
 def test_latex_escapes_and_counts_columns(analysed: Path):
@@ -244,7 +244,7 @@ def test_latex_escapes_and_counts_columns(analysed: Path):
     rows = [
         line for line in body.splitlines() if line.endswith("\\\\") and "multicolumn" not in line
     ]
-    assert {line.count(" & ") for line in rows} == {12}
+    assert {line.count(" & ") for line in rows} == {13}
     for line in text.splitlines()[1:]:
         if not line.endswith("{%"):
             assert "%" not in line.replace("\\%", "")

@@ -25,8 +25,8 @@ COLUMNS = {
     "peak_memory_bytes,device,cpu,gpu,network,precision,protocol,commit,dirty,versions,status,"
     "reason,version,settings_hash",
     "missing.csv": "method,game,seed,milestone,reason",
-    "aggregates.csv": "metric,method,milestone,protocol,rule,games,seeds,point,low,high,level,"
-    "reps,rng_seed",
+    "aggregates.csv": "metric,method,milestone,selection,protocol,rule,games,seeds,point,low,high,"
+    "level,reps,rng_seed",
 }
 
 
@@ -126,6 +126,7 @@ def test_edited_analysis_redoes_only_analysis(
         ("device=auto", {"study_json"} | ANALYSIS),
         ("checkpoint_seconds=77", {"study_json"} | ANALYSIS),
         ("statistics={reps: 300}", {"study_json"} | ANALYSIS),
+        ("selection={a2c: best}", {"study_json"} | ANALYSIS),
         ("evaluation={episodes: 3}", {"study_json", "evaluate_run"} | ANALYSIS),
         (
             "milestones_frames=[2000,4000,6000]",
@@ -141,11 +142,14 @@ def test_changed_study_redoes_what_depends_on_it(
 
 
 def test_published_study_is_small_and_replays(finished: Project) -> None:
-    """Policies stay behind; every episode of what is published replays."""
+    """Every episode of what is published replays, and a published policy plays."""
+    run = "results/published/smoke/runs/a2c/pong/0"
     commands = [
         ["workflow.publish", "--study", "smoke"],
         ["agents.audit", "results/published/smoke"],
-    ]
+        ["agents.evaluate", "--run", run, "--milestone-frames", "4000", "--episodes", "1",
+         "--out", "played"],
+    ]  # fmt: skip
     for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", *command],
@@ -160,7 +164,17 @@ def test_published_study_is_small_and_replays(finished: Project) -> None:
     for name in (*COLUMNS, "study.json", "report.html", "tables/table1.md"):
         assert (target / name).read_bytes() == (source / name).read_bytes()
     assert "runs/a2c/pong/0/evaluation/4000/traces.npz" in files
-    assert not [f for f in files if re.search(r"policies|resume|logs|progress", f)]
+    assert not [f for f in files if re.search(r"resume|logs|progress", f)]
+    # Of two milestones the last, in half precision.
+    policies = {f for f in files if "policies" in f}
+    assert policies == {
+        f"runs/{m}/{g}/{s}/policies/4000.pt"
+        for m in ("a2c", "a3c_ff") for g in ("pong", "breakout") for s in (0, 1)
+    }  # fmt: skip
+    for file in policies:
+        whole = (source / file).stat().st_size
+        assert (target / file).stat().st_size < 0.51 * whole + 10_000
+    assert len(rows(finished.root / "played/episodes.csv")) == 1
 
 
 def test_interrupted_training_goes_on(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
+from analysis.scores import SELECTIONS
 from workflow.study import SCHEMA, StudyError, load, processes, record, settings, sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,11 @@ def changed(**keys: Any) -> dict[str, Any]:
         ({"overrides": {"a2c": {"lane": 2}}}, ["overrides.a2c.lane", "(did you mean lanes?)"]),
         ({"overrides": {"a2c": {"version": 2}}}, ["overrides.a2c.version: unknown key"]),
         ({"overrides": {"a2d": {"lanes": 2}}}, ["overrides.a2d: unknown (did you mean a2c?)"]),
+        ({"selection": {"a2c": "bets"}}, ['selection.a2c = "bets": unknown (did you mean best?)']),
+        ({"selection": {"a2c": "last"}}, ["selection.a2c", "; allowed: final, best"]),
+        ({"selection": "best"}, ['selection = "best": must be of type object']),
+        ({"selection": {"a2d": "best"}}, ["selection.a2d: unknown (did you mean a2c?)", "all, "]),
+        ({"selection": {"random": "best"}}, ["selection.random: unknown; allowed: all, a2c"]),
         ({"overrides": {"a2c": 3}}, ["overrides.a2c = 3: must be of type object"]),
     ],
 )
@@ -95,6 +101,12 @@ def test_defaults_are_filled_in() -> None:
     assert study["evaluation"] == {"episodes": 3, "action_selection": "sample", "seed": 1000}
     assert study["statistics"] == {"reps": 50_000, "level": 0.95, "rng_seed": 0}
     assert (study["protocol"], study["incomplete"], study["overrides"]) == ("noop", "refuse", {})
+
+
+def test_selection_is_final_unless_the_study_says_more() -> None:
+    assert load(GOOD, ROOT)["selection"] == {}
+    chosen = {"all": "best", "a2c": "final"}
+    assert load(changed(selection=chosen), ROOT)["selection"] == chosen
 
 
 def test_command_line_text_becomes_numbers() -> None:
@@ -167,6 +179,7 @@ def test_allowed_values_are_those_of_the_code() -> None:
     assert set(properties["protocol"]["enum"]) == set(PROTOCOLS)
     rules = properties["normalisation"]["properties"]["rule"]["enum"]
     assert set(rules) == set(RULES)
+    assert set(properties["selection"]["additionalProperties"]["enum"]) == set(SELECTIONS)
 
 
 def test_games_are_the_57_of_ale() -> None:
