@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import targets
+from agents import targets, value_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -125,19 +125,25 @@ def formula_map() -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
+MAPPED = {"targets": targets, "value_targets": value_targets}
+
+
 def test_the_map_has_every_formula_once_and_nothing_else() -> None:
     named = [row[2].strip("`") for row in formula_map()]
-    assert sorted(named) == sorted(f"targets.{name}" for name in targets.__all__)
+    formulas = [f"{name}.{one}" for name, module in MAPPED.items() for one in module.__all__]
+    assert sorted(named) == sorted(formulas)
 
 
 def test_every_test_on_the_map_exists() -> None:
     for row in formula_map():
-        name = row[4].strip("`")
-        text = (ROOT / "tests" / "agents" / "test_targets.py").read_text()
+        module, name = row[2].strip("`").split(".")[0], row[4].strip("`")
+        text = (ROOT / "tests" / "agents" / f"test_{module}.py").read_text()
         assert f"def {name}(" in text, name
 
 
-def test_all_lists_the_public_functions() -> None:
-    tree = ast.parse((ROOT / "agents" / "targets.py").read_text())
+@pytest.mark.parametrize("name", MAPPED)
+def test_all_lists_the_public_functions(name: str) -> None:
+    tree = ast.parse((ROOT / "agents" / f"{name}.py").read_text())
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {name for name in functions if not name.startswith("_")} == set(targets.__all__)
+    public = {function for function in functions if not function.startswith("_")}
+    assert public == set(MAPPED[name].__all__)
