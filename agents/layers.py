@@ -51,8 +51,9 @@ def linear_relu(x: Tensor, layer: nn.Linear, output: Tensor | None = None) -> Te
 
 
 def _first_convolution_relu(x, weight, bias, stride, output):
-    scaled = weight * PIXEL_SCALE
-    return _convolution_relu(x.to(weight.dtype), scaled, bias, stride, output)
+    if output is not None:
+        return output.detach()
+    return _convolution_relu(x.to(weight.dtype), weight * PIXEL_SCALE, bias, stride, None)
 
 
 def _convolution_relu(x, weight, bias, stride, output):
@@ -67,7 +68,13 @@ def _linear_relu(x, weight, bias, output):
 
 
 def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
+    if _channels_last(output):  # PyTorch's kernel is slow where the two are laid out differently
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
     return torch.ops.aten.threshold_backward(gradient, output, 0)
+
+
+def _channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _convolution_backward(gradient, x, weight, stride, wanted):
@@ -82,6 +89,8 @@ class _FirstConvolutionRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x, weight, bias, stride, output) -> Tensor:
         ctx.stride = stride
+        if output[0] is None:
+            x = x.to(weight.dtype)  # once for both passes
         y = _first_convolution_relu(x, weight, bias, stride, *output)
         ctx.save_for_backward(x, weight, y)
         return y
@@ -91,8 +100,8 @@ class _FirstConvolutionRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor):
         x, weight, y = ctx.saved_tensors
         gradient = _relu_gradient(gradient, y)
-        bias_gradient = gradient.sum((0, 2, 3))
-        if weight.dtype == torch.float32:
+        if weight.dtype == torch.float32 and not _channels_last(x):
+            bias_gradient = gradient.sum((0, 2, 3))
             # dW[o, c, i, j] = sum over n, y, x of d[n, o, y, x] X[n, c, s y + i, s x + j]: the
             # images are its channels, the gradient its kernel, the stride its dilation.
             frames = x.transpose(0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
@@ -101,8 +110,8 @@ class _FirstConvolutionRelu(torch.autograd.Function):
             rows, columns = weight.shape[2:]  # more where the stride leaves pixels over
             weight_gradient = full[:, :, :rows, :columns].transpose(0, 1)
         else:
-            wanted = [False, True, False]
-            _, weight_gradient, _ = _convolution_backward(
+            wanted = [False, True, True]
+            _, weight_gradient, bias_gradient = _convolution_backward(
                 gradient, x.to(weight.dtype), weight, ctx.stride, wanted
             )
         return None, weight_gradient * PIXEL_SCALE, bias_gradient, None, None

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import value_targets
 from agents.config import GorilaSettings, ReplaySettings
 from agents.networks import ActionValueNetwork
 from agents.replay import Batch
+
+
+def stacks_of(frames: NDArray[np.uint8], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the stacks s and s' of a batch's frames [N, C + 1, H, W], both [N, C, H, W].
+
+    On a CPU, stacks of four lie in memory as [N, H, W, C]: convolutions are fastest so.
+    """
+    if device.type != "cpu" or frames.shape[1] != 5 or sys.byteorder != "little":
+        on_device = torch.from_numpy(frames).to(device)
+        return on_device[:, :-1], on_device[:, 1:]
+    # One number of 32 bits is a pixel of four frames, the oldest in its lowest byte.
+    s = frames[:, 0].astype(np.uint32)
+    for age in range(1, 4):
+        s |= np.left_shift(frames[:, age], 8 * age, dtype=np.uint32)
+    s_next = s >> 8
+    s_next |= np.left_shift(frames[:, 4], 24, dtype=np.uint32)
+    return _unpacked(s), _unpacked(s_next)
+
+
+def _unpacked(pixels: NDArray[np.uint32]) -> Tensor:
+    """Bytes of numbers [N, H, W] as channels, uint8 [N, 4, H, W]; a view."""
+    return torch.from_numpy(pixels.view(np.uint8).reshape(*pixels.shape, 4)).permute(0, 3, 1, 2)
 
 
 def backward(
@@ -23,17 +49,15 @@ def backward(
 
     Returns the loss (0-d) and the errors y - Q(s, a), [N].
     """
-    frames = torch.from_numpy(batch.frames).to(device)
+    s, s_next = stacks_of(batch.frames, device)
     rewards = torch.from_numpy(batch.rewards).to(device, torch.float32)
     if settings.clip_rewards:
         rewards.clamp_(-1, 1)
     discount = settings.gamma * ~torch.from_numpy(batch.terminal).to(device)
-    y = _target(settings, network, target_network, rewards, discount, frames[:, 1:])
+    y = _target(settings, network, target_network, rewards, discount, s_next)
     weights = torch.from_numpy(batch.weights).to(device, torch.float32)
     gradient.zero_()
-    q = value_targets.action_value(
-        network.q_values(frames[:, :-1]), torch.from_numpy(batch.actions).to(device)
-    )
+    q = value_targets.action_value(network.q_values(s), torch.from_numpy(batch.actions).to(device))
     loss = value_targets.clipped_error_loss(q, y, weights, settings.error_limit)
     if settings.loss_reduction == "mean":
         loss = loss / len(q)

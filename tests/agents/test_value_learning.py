@@ -141,6 +141,18 @@ def filled(method: str, folder: Path, **overrides) -> ExperienceReplay:
     return training
 
 
+@pytest.mark.parametrize("stack", [1, 3, 4, 5])
+def test_both_stacks_of_a_batch(stack: int) -> None:
+    """Whatever their layout: s is all frames but the newest, s' all but the oldest."""
+    frames = np.random.default_rng(0).integers(0, 256, (6, stack + 1, 9, 7), np.uint8)
+    s, s_next = q_learning.stacks_of(frames, torch.device("cpu"))
+    assert np.array_equal(s.numpy(), frames[:, :-1])
+    assert np.array_equal(s_next.numpy(), frames[:, 1:])
+    if stack == 4:
+        assert s.is_contiguous(memory_format=torch.channels_last)
+        assert s_next.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("method", VALUE_BASED)
 def test_gradient_is_that_of_the_formula(tmp_path: Path, method: str, reduction: str) -> None:
