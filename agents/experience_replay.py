@@ -143,7 +143,6 @@ class ExperienceReplay:
             self.settings,
             self.network,
             self.target_network,
-            self.flat.gradient,
             batch,
             self.device,
         )

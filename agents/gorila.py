@@ -297,7 +297,6 @@ class Learner(_Worker):
             settings,
             self.network,
             self.target_network,
-            self.flat.gradient,
             self.sample(settings.batch_size),
             torch.device("cpu"),
         )

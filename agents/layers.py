@@ -85,12 +85,57 @@ def _convolution_backward(gradient, x, weight, stride, wanted):
     )
 
 
+def _first_convolution_gradient(gradient, x, weight, stride):
+    """(dweight, dbias); dweight by pixels that are not scaled."""
+    if weight.dtype != torch.float32 or x.is_cuda or _channels_last(x):
+        wanted = [False, True, True]
+        return _convolution_backward(gradient, x.to(weight.dtype), weight, stride, wanted)[1:]
+    # dW[o, c, i, j] = sum over n, y, x of d[n, o, y, x] X[n, c, s y + i, s x + j]: the
+    # images are its channels, the gradient its kernel, the stride its dilation.
+    frames = x.transpose(0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
+    kernel = gradient.transpose(0, 1).contiguous()
+    full = functional.conv2d(frames, kernel, dilation=stride)
+    rows, columns = weight.shape[2:]  # more where the stride leaves pixels over
+    return full[:, :, :rows, :columns].transpose(0, 1), gradient.sum((0, 2, 3))
+
+
+def first_convolution_relu_gradient(
+    gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d
+) -> None:
+    """Write the gradient of `layer`'s parameters into their `grad`.
+
+    `gradient`: of y = first_convolution_relu(x, layer), shapes as there; `x` in the weights' dtype.
+    """
+    weight_gradient, bias_gradient = _first_convolution_gradient(
+        _relu_gradient(gradient, y), x, layer.weight, layer.stride
+    )
+    torch.mul(weight_gradient, PIXEL_SCALE, out=layer.weight.grad)
+    layer.bias.grad.copy_(bias_gradient)
+
+
+def convolution_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d) -> Tensor:
+    """As `first_convolution_relu_gradient`, of y = convolution_relu(x, layer); return that of x."""
+    gradient = _relu_gradient(gradient, y)
+    x_gradient, weight_gradient, bias_gradient = _convolution_backward(
+        gradient, x, layer.weight, layer.stride, [True] * 3
+    )
+    layer.weight.grad.copy_(weight_gradient)
+    layer.bias.grad.copy_(bias_gradient)
+    return x_gradient
+
+
+def linear_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
+    """As `first_convolution_relu_gradient`, of y = linear_relu(x, layer); return that of x."""
+    gradient = _relu_gradient(gradient, y)
+    torch.mm(gradient.t(), x, out=layer.weight.grad)
+    torch.sum(gradient, 0, out=layer.bias.grad)
+    return gradient @ layer.weight
+
+
 class _FirstConvolutionRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x, weight, bias, stride, output) -> Tensor:
         ctx.stride = stride
-        if output[0] is None:
-            x = x.to(weight.dtype)  # once for both passes
         y = _first_convolution_relu(x, weight, bias, stride, *output)
         ctx.save_for_backward(x, weight, y)
         return y
@@ -100,20 +145,9 @@ class _FirstConvolutionRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor):
         x, weight, y = ctx.saved_tensors
         gradient = _relu_gradient(gradient, y)
-        if weight.dtype == torch.float32 and not _channels_last(x):
-            bias_gradient = gradient.sum((0, 2, 3))
-            # dW[o, c, i, j] = sum over n, y, x of d[n, o, y, x] X[n, c, s y + i, s x + j]: the
-            # images are its channels, the gradient its kernel, the stride its dilation.
-            frames = x.transpose(0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
-            kernel = gradient.transpose(0, 1).contiguous()
-            full = functional.conv2d(frames, kernel, dilation=ctx.stride)
-            rows, columns = weight.shape[2:]  # more where the stride leaves pixels over
-            weight_gradient = full[:, :, :rows, :columns].transpose(0, 1)
-        else:
-            wanted = [False, True, True]
-            _, weight_gradient, bias_gradient = _convolution_backward(
-                gradient, x.to(weight.dtype), weight, ctx.stride, wanted
-            )
+        weight_gradient, bias_gradient = _first_convolution_gradient(
+            gradient, x, weight, ctx.stride
+        )
         return None, weight_gradient * PIXEL_SCALE, bias_gradient, None, None
 
 

@@ -41,11 +41,10 @@ def backward(
     settings: ReplaySettings | GorilaSettings,
     network: ActionValueNetwork,
     target_network: ActionValueNetwork,
-    gradient: Tensor,
     batch: Batch,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Leave the gradient of the batch's loss in `gradient`, [P], where `network` keeps it.
+    """Leave the gradient of the batch's loss in the `grad` of `network`'s parameters.
 
     Returns the loss (0-d) and the errors y - Q(s, a), [N].
     """
@@ -56,13 +55,15 @@ def backward(
     discount = settings.gamma * ~torch.from_numpy(batch.terminal).to(device)
     y = _target(settings, network, target_network, rewards, discount, s_next)
     weights = torch.from_numpy(batch.weights).to(device, torch.float32)
-    gradient.zero_()
-    q = value_targets.action_value(network.q_values(s), torch.from_numpy(batch.actions).to(device))
-    loss = value_targets.clipped_error_loss(q, y, weights, settings.error_limit)
-    if settings.loss_reduction == "mean":
-        loss = loss / len(q)
-    loss.backward()
-    return loss.detach(), y - q.detach()
+    actions = torch.from_numpy(batch.actions).to(device)
+
+    def loss_of(q: Tensor) -> Tensor:
+        q_taken = value_targets.action_value(q, actions)
+        loss = value_targets.clipped_error_loss(q_taken, y, weights, settings.error_limit)
+        return loss / len(q) if settings.loss_reduction == "mean" else loss
+
+    loss, q = network.backward(s, loss_of)
+    return loss, y - value_targets.action_value(q, actions)
 
 
 @torch.no_grad()  # not inference mode: its tensors may not enter the loss
