@@ -23,18 +23,14 @@ def stacks_of(frames: NDArray[np.uint8], device: torch.device) -> tuple[Tensor, 
     if device.type != "cpu" or frames.shape[1] != 5 or sys.byteorder != "little":
         on_device = torch.from_numpy(frames).to(device)
         return on_device[:, :-1], on_device[:, 1:]
-    # One number of 32 bits is a pixel of four frames, the oldest in its lowest byte.
-    s = frames[:, 0].astype(np.uint32)
-    for age in range(1, 4):
-        s |= np.left_shift(frames[:, age], 8 * age, dtype=np.uint32)
-    s_next = s >> 8
-    s_next |= np.left_shift(frames[:, 4], 24, dtype=np.uint32)
-    return _unpacked(s), _unpacked(s_next)
-
-
-def _unpacked(pixels: NDArray[np.uint32]) -> Tensor:
-    """Bytes of numbers [N, H, W] as channels, uint8 [N, 4, H, W]; a view."""
-    return torch.from_numpy(pixels.view(np.uint8).reshape(*pixels.shape, 4)).permute(0, 3, 1, 2)
+    count, _, height, width = frames.shape
+    s = np.empty((count, height, width, 4), np.uint8)
+    for age in range(4):
+        s[..., age] = frames[:, age]
+    # All four bytes of a pixel at once: one place on, and the newest frame in the place left.
+    s_next = (s.view(np.uint32) >> 8).view(np.uint8)
+    s_next[..., 3] = frames[:, 4]
+    return torch.from_numpy(s).permute(0, 3, 1, 2), torch.from_numpy(s_next).permute(0, 3, 1, 2)
 
 
 def backward(
