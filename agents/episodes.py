@@ -154,7 +154,7 @@ class Episodes:
 
     @torch.inference_mode()
     def _act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
-        logits, _, _ = self.network(torch.from_numpy(observation).to(self.device))
+        logits, _, _ = self.network.decide(torch.from_numpy(observation).to(self.device))
         uniform = torch.rand(len(observation), generator=self.generator)
         return sample_actions(logits, uniform.to(self.device)).cpu().numpy()
 

@@ -112,8 +112,9 @@ class ExperienceReplay:
             importance_exponent(settings, self.frames),
         )
         loss, delta = self.backward(batch)
-        gradient = self.flat.gradient.float()
+        gradient = self.flat.gradient
         if settings.gradient_norm_limit:
+            gradient = gradient.float()
             clip_gradient(gradient, settings.gradient_norm_limit)
         require_finite(loss=loss)
         centred_rmsprop_step(
@@ -142,7 +143,6 @@ class ExperienceReplay:
             self.settings,
             self.network,
             self.target_network,
-            self.flat.gradient,
             batch,
             self.device,
         )

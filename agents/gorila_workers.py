@@ -270,7 +270,6 @@ class Learner(_Worker):
             settings,
             self.network,
             self.target_network,
-            self.flat.gradient,
             self.sample(settings.batch_size),
             torch.device("cpu"),
         )

@@ -102,8 +102,9 @@ def lstm(
 
 
 def _first_convolution_relu(x, weight, bias, stride, output):
-    scaled = weight * PIXEL_SCALE
-    return _convolution_relu(x.to(weight.dtype), scaled, bias, stride, output)
+    if output is not None:
+        return output.detach()
+    return _convolution_relu(x.to(weight.dtype), weight * PIXEL_SCALE, bias, stride, None)
 
 
 def _convolution_relu(x, weight, bias, stride, output):
@@ -118,7 +119,13 @@ def _linear_relu(x, weight, bias, output):
 
 
 def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
+    if _channels_last(output):  # PyTorch's kernel is slow where the two are laid out differently
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
     return torch.ops.aten.threshold_backward(gradient, output, 0)
+
+
+def _channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _convolution_backward(gradient, x, weight, stride, wanted):
@@ -127,6 +134,53 @@ def _convolution_backward(gradient, x, weight, stride, wanted):
     return torch.ops.aten.convolution_backward(
         gradient, x, weight, [len(weight)], stride, none, [1, 1], False, none, 1, wanted
     )
+
+
+def _first_convolution_gradient(gradient, x, weight, stride):
+    """(dweight, dbias); dweight by pixels that are not scaled."""
+    if weight.dtype != torch.float32 or x.is_cuda or _channels_last(x):
+        wanted = [False, True, True]
+        return _convolution_backward(gradient, x.to(weight.dtype), weight, stride, wanted)[1:]
+    # dW[o, c, i, j] = sum over n, y, x of d[n, o, y, x] X[n, c, s y + i, s x + j]: the
+    # images are its channels, the gradient its kernel, the stride its dilation.
+    frames = x.transpose(0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
+    kernel = gradient.transpose(0, 1).contiguous()
+    full = functional.conv2d(frames, kernel, dilation=stride)
+    rows, columns = weight.shape[2:]  # more where the stride leaves pixels over
+    return full[:, :, :rows, :columns].transpose(0, 1), gradient.sum((0, 2, 3))
+
+
+def first_convolution_relu_gradient(
+    gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d
+) -> None:
+    """Write the gradient of `layer`'s parameters into their `grad`.
+
+    `gradient`: of y = first_convolution_relu(x, layer), shapes as there; `x` in the weights' dtype.
+    """
+    weight_gradient, bias_gradient = _first_convolution_gradient(
+        _relu_gradient(gradient, y), x, layer.weight, layer.stride
+    )
+    torch.mul(weight_gradient, PIXEL_SCALE, out=layer.weight.grad)
+    layer.bias.grad.copy_(bias_gradient)
+
+
+def convolution_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d) -> Tensor:
+    """As `first_convolution_relu_gradient`, of y = convolution_relu(x, layer); return that of x."""
+    gradient = _relu_gradient(gradient, y)
+    x_gradient, weight_gradient, bias_gradient = _convolution_backward(
+        gradient, x, layer.weight, layer.stride, [True] * 3
+    )
+    layer.weight.grad.copy_(weight_gradient)
+    layer.bias.grad.copy_(bias_gradient)
+    return x_gradient
+
+
+def linear_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
+    """As `first_convolution_relu_gradient`, of y = linear_relu(x, layer); return that of x."""
+    gradient = _relu_gradient(gradient, y)
+    torch.mm(gradient.t(), x, out=layer.weight.grad)
+    torch.sum(gradient, 0, out=layer.bias.grad)
+    return gradient @ layer.weight
 
 
 class _FirstConvolutionRelu(torch.autograd.Function):
@@ -142,20 +196,9 @@ class _FirstConvolutionRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor):
         x, weight, y = ctx.saved_tensors
         gradient = _relu_gradient(gradient, y)
-        bias_gradient = gradient.sum((0, 2, 3))
-        if weight.dtype == torch.float32:
-            # dW[o, c, i, j] = sum over n, y, x of d[n, o, y, x] X[n, c, s y + i, s x + j]: the
-            # images are its channels, the gradient its kernel, the stride its dilation.
-            frames = x.transpose(0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
-            kernel = gradient.transpose(0, 1).contiguous()
-            full = functional.conv2d(frames, kernel, dilation=ctx.stride)
-            rows, columns = weight.shape[2:]  # more where the stride leaves pixels over
-            weight_gradient = full[:, :, :rows, :columns].transpose(0, 1)
-        else:
-            wanted = [False, True, False]
-            _, weight_gradient, _ = _convolution_backward(
-                gradient, x.to(weight.dtype), weight, ctx.stride, wanted
-            )
+        weight_gradient, bias_gradient = _first_convolution_gradient(
+            gradient, x, weight, ctx.stride
+        )
         return None, weight_gradient * PIXEL_SCALE, bias_gradient, None, None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,13 +60,11 @@ class ConvolutionalNetwork(nn.Module):
         self,
         observation: Tensor,
         outputs: Sequence[Tensor] | None = None,
-        gradient_scale: float = 1.0,
     ) -> list[Tensor]:
         """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units].
 
         `outputs`: what this method returned for the same observations and weights. Nothing is
-        computed then; the gradient flows through them. `gradient_scale`: of the gradient that
-        enters the last convolution.
+        computed then; the gradient flows through them.
         """
         given = outputs or [None] * (len(self.convolutions) + 1)
         found = []
@@ -75,11 +73,38 @@ class ConvolutionalNetwork(nn.Module):
             layer = layers.convolution_relu if index else layers.first_convolution_relu
             x = layer(x, convolution, given[index])
             found.append(x)
-        x = x.flatten(1)
-        if gradient_scale != 1.0 and x.requires_grad:
-            x.register_hook(lambda gradient: gradient * gradient_scale)
-        found.append(layers.linear_relu(x, self.hidden, given[-1]))
+        found.append(layers.linear_relu(x.flatten(1), self.hidden, given[-1]))
         return found
+
+    @torch.no_grad()
+    def trunk_backward(
+        self,
+        observation: Tensor,
+        outputs: Sequence[Tensor],
+        gradient: Tensor,
+        scale: float = 1.0,
+    ) -> None:
+        """Write the gradient of the trunk's parameters into their `grad`, without autograd.
+
+        Args:
+            observation: [N, 4, 84, 84], in the dtype of the weights.
+            outputs: what `trunk` returned for it.
+            gradient: of the last output, [N, units].
+            scale: of the gradient that enters the last convolution.
+        """
+        inputs = [observation, *outputs[:-1]]
+        flat = inputs[-1].flatten(1)
+        gradient = layers.linear_relu_gradient(gradient, flat, outputs[-1], self.hidden)
+        if scale != 1.0:
+            gradient = gradient * scale
+        gradient = gradient.view(inputs[-1].shape)
+        for index in reversed(range(len(self.convolutions))):
+            layer = (
+                layers.convolution_relu_gradient
+                if index
+                else layers.first_convolution_relu_gradient
+            )
+            gradient = layer(gradient, inputs[index], outputs[index], self.convolutions[index])
 
 
 class ActorCriticNetwork(ConvolutionalNetwork):
@@ -228,14 +253,43 @@ class ActionValueNetwork(ConvolutionalNetwork):
 
     def q_values(self, observation: Tensor) -> Tensor:
         """Return Q(s, .): uint8 [N, 4, 84, 84] -> float32 [N, A]."""
-        scale = DUELING_GRADIENT_SCALE if self.dueling else 1.0
-        features = self.trunk(observation, gradient_scale=scale)[-1]
+        return self.heads(self.trunk(observation)[-1])
+
+    def heads(self, features: Tensor) -> Tensor:
+        """Return Q(s, .), float32 [N, A], of the trunk's last output, [N, streams * units]."""
         if self.dueling:
             for_value, for_advantage = features.split(self.units, dim=1)
             v, advantage = self.value(for_value).float(), self.q(for_advantage).float()
             return value_targets.dueling_q(v.squeeze(1), advantage)
         q = self.q(features).float()
         return q if self.shared_bias is None else q + self.shared_bias.float()
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that `heads` uses."""
+        trunk = {id(p) for part in (self.convolutions, self.hidden) for p in part.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
+
+    def backward(
+        self, observation: Tensor, loss_of: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Write the gradient of loss_of(Q(s, .)) into the `grad` of all parameters.
+
+        Into the convolutions it is scaled where two streams enter. Returns the loss (0-d) and
+        Q(s, .), [N, A].
+        """
+        observation = observation.to(self.hidden.weight.dtype)
+        with torch.no_grad():
+            outputs = self.trunk(observation)
+        features = outputs[-1].detach().requires_grad_()
+        q = self.heads(features)
+        loss = loss_of(q)
+        parameters = self.head_parameters()
+        entering, *gradients = torch.autograd.grad(loss, [features, *parameters])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad.copy_(gradient)
+        scale = DUELING_GRADIENT_SCALE if self.dueling else 1.0
+        self.trunk_backward(observation, outputs, entering, scale)
+        return loss.detach(), q.detach()
 
     def forward(self, observation: Tensor, state: None = None) -> tuple[Tensor, Tensor, None]:
         """One decision: uint8 [B, 4, 84, 84] -> Q(s, .) [B, A], max_a Q(s, a) [B], None."""

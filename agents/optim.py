@@ -108,7 +108,7 @@ def rmsprop_step(
     )
 
 
-CHUNK = 1 << 15  # parameters; the five vectors of so many stay in a core's second-level cache
+CHUNK = 1 << 17  # parameters; smaller ones stay in a core's cache, but each call costs 4 us
 
 
 def centred_rmsprop_step(
@@ -128,24 +128,26 @@ def centred_rmsprop_step(
         theta <- theta - eta dtheta / sqrt(g - m^2 + epsilon)      `inside_sqrt`
         theta <- theta - eta dtheta / (sqrt(g - m^2) + epsilon)    `outside_sqrt`
 
+    `gradient` may be of a lower precision: it is taken as float32.
+
     Source: Mnih et al. 2015, whose "gradient momentum" is alpha of m (the step is along dtheta,
     not m), "squared gradient momentum" alpha of g, "min squared gradient" epsilon, inside.
     """
-    # On a CPU a chunk at a time, or memory would be read anew for each of nine operations.
+    # On a CPU a chunk at a time, or memory would be read anew for each of eight operations.
     size = weights.numel() if weights.is_cuda else CHUNK
     scratch = torch.empty_like(weights[:size])
     vectors = (vector.split(size) for vector in (weights, gradient, average, square_average))
-    for theta, d, m, g in zip(*vectors, strict=True):
-        scale = scratch[: len(d)]
-        m.mul_(decay).add_(d, alpha=1 - decay)
+    for theta, part, m, g in zip(*vectors, strict=True):
+        d, scale = part.float(), scratch[: len(part)]
+        m.lerp_(d, 1 - decay)
         g.mul_(decay).addcmul_(d, d, value=1 - decay)
         # Rounding may leave less than nothing where the gradient has hardly changed.
         torch.addcmul(g, m, m, value=-1, out=scale).clamp_(min=0)
         if epsilon_place == "inside_sqrt":
-            scale.add_(epsilon).sqrt_()
+            scale.add_(epsilon).rsqrt_()
         else:
-            scale.sqrt_().add_(epsilon)
-        theta.addcdiv_(d, scale, value=-learning_rate)
+            scale.sqrt_().add_(epsilon).reciprocal_()
+        theta.addcmul_(d, scale, value=-learning_rate)
 
 
 def clip_gradient(gradient: Tensor, norm_limit: float) -> Tensor:

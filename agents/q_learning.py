@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import value_targets
@@ -11,34 +15,51 @@ from agents.networks import ActionValueNetwork
 from agents.replay import Batch
 
 
+def stacks_of(frames: NDArray[np.uint8], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the stacks s and s' of a batch's frames [N, C + 1, H, W], both [N, C, H, W].
+
+    On a CPU, stacks of four lie in memory as [N, H, W, C]: convolutions are fastest so.
+    """
+    if device.type != "cpu" or frames.shape[1] != 5 or sys.byteorder != "little":
+        on_device = torch.from_numpy(frames).to(device)
+        return on_device[:, :-1], on_device[:, 1:]
+    count, _, height, width = frames.shape
+    s = np.empty((count, height, width, 4), np.uint8)
+    for age in range(4):
+        s[..., age] = frames[:, age]
+    # All four bytes of a pixel at once: one place on, and the newest frame in the place left.
+    s_next = (s.view(np.uint32) >> 8).view(np.uint8)
+    s_next[..., 3] = frames[:, 4]
+    return torch.from_numpy(s).permute(0, 3, 1, 2), torch.from_numpy(s_next).permute(0, 3, 1, 2)
+
+
 def backward(
     settings: ReplaySettings | GorilaSettings,
     network: ActionValueNetwork,
     target_network: ActionValueNetwork,
-    gradient: Tensor,
     batch: Batch,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Leave the gradient of the batch's loss in `gradient`, [P], where `network` keeps it.
+    """Leave the gradient of the batch's loss in the `grad` of `network`'s parameters.
 
     Returns the loss (0-d) and the errors y - Q(s, a), [N].
     """
-    frames = torch.from_numpy(batch.frames).to(device)
+    s, s_next = stacks_of(batch.frames, device)
     rewards = torch.from_numpy(batch.rewards).to(device, torch.float32)
     if settings.clip_rewards:
         rewards.clamp_(-1, 1)
     discount = settings.gamma * ~torch.from_numpy(batch.terminal).to(device)
-    y = _target(settings, network, target_network, rewards, discount, frames[:, 1:])
+    y = _target(settings, network, target_network, rewards, discount, s_next)
     weights = torch.from_numpy(batch.weights).to(device, torch.float32)
-    gradient.zero_()
-    q = value_targets.action_value(
-        network.q_values(frames[:, :-1]), torch.from_numpy(batch.actions).to(device)
-    )
-    loss = value_targets.clipped_error_loss(q, y, weights, settings.error_limit)
-    if settings.loss_reduction == "mean":
-        loss = loss / len(q)
-    loss.backward()
-    return loss.detach(), y - q.detach()
+    actions = torch.from_numpy(batch.actions).to(device)
+
+    def loss_of(q: Tensor) -> Tensor:
+        q_taken = value_targets.action_value(q, actions)
+        loss = value_targets.clipped_error_loss(q_taken, y, weights, settings.error_limit)
+        return loss / len(q) if settings.loss_reduction == "mean" else loss
+
+    loss, q = network.backward(s, loss_of)
+    return loss, y - value_targets.action_value(q, actions)
 
 
 @torch.no_grad()  # not inference mode: its tensors may not enter the loss

@@ -80,6 +80,8 @@ def _ours() -> list[Case]:
     for method in ("a3c_lstm", "actor_critic", "reinforce"):
         cases.append(Case(method, limited=True, layouts=("per_core",)))
     cases.append(Case("dqn", SB3_DQN))
+    cases.append(Case("dqn", SB3_DQN | BFLOAT16))
+    cases.append(Case("dqn", SB3_DQN | SMALL | BFLOAT16, layouts=("per_core",)))
     return cases
 
 

@@ -22,14 +22,21 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
     return {"rtol": 0.05, "atol": 0.05} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 2e-4}
 
 
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_first_convolution(shape: tuple[int, ...], dtype: torch.dtype, given: bool) -> None:
+def test_first_convolution(
+    shape: tuple[int, ...], dtype: torch.dtype, given: bool, layout: torch.memory_format
+) -> None:
     channels, filters, kernel, stride, height, width = shape
     torch.manual_seed(0)
     layer = nn.Conv2d(channels, filters, kernel, stride).to(dtype)
     x = torch.randint(0, 256, (6, channels, height, width), dtype=torch.uint8)
+    x = x.contiguous(memory_format=layout)
     # A product of two: the scale is rounded into the weights there as here.
     expected = functional.conv2d(
         x.to(dtype), layer.weight * layers.PIXEL_SCALE, layer.bias, layer.stride
@@ -45,11 +52,13 @@ def test_first_convolution(shape: tuple[int, ...], dtype: torch.dtype, given: bo
         torch.testing.assert_close(ours / scale, theirs / scale, **tolerance(dtype))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
-def test_convolution(given: bool) -> None:
+def test_convolution(given: bool, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(5, 7, 4, 2).double()
-    x = torch.randn(3, 5, 11, 12, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, 5, 11, 12, dtype=torch.float64).contiguous(memory_format=layout)
+    x.requires_grad_()
     expected = layer(x).relu()
     found = layers.convolution_relu(x, layer, expected.detach().clone() if given else None)
     torch.testing.assert_close(found, expected)

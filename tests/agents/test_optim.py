@@ -68,6 +68,18 @@ def test_centred_rmsprop_by_hand() -> None:
     torch.testing.assert_close(weights, torch.tensor([1 - 0.5 * 2 / 3]))
 
 
+@pytest.mark.parametrize("place", ["inside_sqrt", "outside_sqrt"])
+def test_centred_rmsprop_takes_a_bfloat16_gradient_as_float32(place: str) -> None:
+    gradient = torch.randn(500, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = []
+    for given in (gradient, gradient.float()):
+        vectors = torch.ones(500), torch.zeros(500), torch.ones(500)
+        weights, average, square_average = vectors
+        centred_rmsprop_step(weights, given, average, square_average, 0.1, 0.9, 0.01, place)
+        found.append(torch.stack(vectors))
+    assert torch.equal(*found)
+
+
 def test_centred_rmsprop_of_a_large_constant_gradient_stays_finite() -> None:
     """g - m^2 is 0 but for rounding, which may be more than epsilon below it."""
     weights, average, square = torch.zeros(3, 500)

@@ -11,6 +11,7 @@ import torch
 
 from agents import methods, networks, q_learning, replay, value_targets
 from agents.experience_replay import ExperienceReplay
+from agents.optim import FlatParameters
 from tests.agents.worlds import METHODS, Doors, Walk, recent, settings, train, use_tiny_trunk
 
 SEEDS = (0, 1, 2)
@@ -141,10 +142,22 @@ def filled(method: str, folder: Path, **overrides) -> ExperienceReplay:
     return training
 
 
+@pytest.mark.parametrize("stack", [1, 3, 4, 5])
+def test_both_stacks_of_a_batch(stack: int) -> None:
+    """Whatever their layout: s is all frames but the newest, s' all but the oldest."""
+    frames = np.random.default_rng(0).integers(0, 256, (6, stack + 1, 9, 7), np.uint8)
+    s, s_next = q_learning.stacks_of(frames, torch.device("cpu"))
+    assert np.array_equal(s.numpy(), frames[:, :-1])
+    assert np.array_equal(s_next.numpy(), frames[:, 1:])
+    if stack == 4:
+        assert s.is_contiguous(memory_format=torch.channels_last)
+        assert s_next.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("method", VALUE_BASED)
 def test_gradient_is_that_of_the_formula(tmp_path: Path, method: str, reduction: str) -> None:
-    """One transition at a time, with Huber's loss of PyTorch, against a whole batch."""
+    """One transition at a time, with Huber's loss and autograd, against a whole batch."""
     training = filled(method, tmp_path, loss_reduction=reduction, error_limit=0.5)
     batch = training.memory.sample(16, draws, 0.5)
     batch = batch._replace(weights=np.linspace(0.1, 1, 16))
@@ -168,6 +181,9 @@ def test_gradient_is_that_of_the_formula(tmp_path: Path, method: str, reduction:
         part = part * batch.weights[i] / (16 if reduction == "mean" else 1)
         part.backward()
         total += part.item()
+    if training.settings.dueling:
+        for parameter in training.network.convolutions.parameters():
+            parameter.grad.mul_(networks.DUELING_GRADIENT_SCALE)
     torch.testing.assert_close(loss.item(), total, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradient, training.flat.gradient, rtol=1e-3, atol=1e-5)
 
@@ -239,22 +255,30 @@ def test_the_target_is_copied_once_a_period(
     assert copied == [112, 208, 304, 400, 512, 608, 704, 800]
 
 
-def test_gradient_into_the_convolutions_is_scaled_by_dueling() -> None:
-    """By 1 / sqrt 2 where two streams enter; the streams' own is not."""
-    network = networks.ActionValueNetwork("nature", 3, dueling=True, observation_shape=(4, 84, 84))
-    seen = torch.randint(0, 256, (2, 4, 84, 84), dtype=torch.uint8)
-    gradients = []
-    for scale in (networks.DUELING_GRADIENT_SCALE, 1.0):
-        network.zero_grad()
-        features = network.trunk(seen, gradient_scale=scale)[-1]
-        features.square().sum().backward()
-        gradients.append(
-            {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-        )
-    scaled, plain = gradients
-    torch.testing.assert_close(scaled["hidden.weight"], plain["hidden.weight"])
-    for name in ("convolutions.0.weight", "convolutions.2.bias"):
-        torch.testing.assert_close(scaled[name], plain[name] / 2**0.5, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("trunk", ["nature", "mnih2013"])
+def test_gradient_is_autograds(trunk: str, dueling: bool, dtype: torch.dtype) -> None:
+    """Whatever was in `grad`; into the convolutions by 1 / sqrt 2 where two streams enter."""
+    torch.manual_seed(0)
+    network = networks.ActionValueNetwork(trunk, 3, dueling, output_bias="shared")
+    FlatParameters(network, dtype)
+    frames = np.random.default_rng(0).integers(0, 256, (5, 5, 84, 84), np.uint8)
+    wanted = torch.randn(5, 3)
+    network.q_values(torch.from_numpy(frames[:, :-1])).mul(wanted).sum().backward()
+    theirs = {name: p.grad.clone() for name, p in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad.fill_(7.0)
+    s, _ = q_learning.stacks_of(frames, torch.device("cpu"))
+    loss, q = network.backward(s, lambda q: (q * wanted).sum())
+    torch.testing.assert_close(loss, (q * wanted).sum())
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+    for name, parameter in network.named_parameters():
+        expected = theirs[name].float()
+        if dueling and name.startswith("convolutions"):
+            expected = expected * networks.DUELING_GRADIENT_SCALE
+        difference = (parameter.grad.float() - expected).norm() / expected.norm()
+        assert difference < tolerance, name
 
 
 def test_a_memory_without_a_folder_is_refused() -> None:
