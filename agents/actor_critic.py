@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents import targets
+from agents import stacks, targets
 from agents.atari import FRAMES_PER_STEP, Step
 from agents.config import AsyncSettings, LockstepSettings
 from agents.lanes import TrainingLanes
@@ -70,11 +70,11 @@ class RolloutWorker:
         # Drawn on the CPU on every device: the same numbers whatever trains.
         self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions", *name))
         steps, lanes = settings.rollout_steps, env.lanes
-        self._observations = torch.zeros(
-            (steps, lanes, *env.observation_shape),
-            dtype=torch.uint8,
-            pin_memory=self.device.type == "cuda",
+        # Of each step, and of what follows the last.
+        self._stacks = stacks.empty(
+            (steps + 1, lanes, *env.observation_shape), pin_memory=self.device.type == "cuda"
         )
+        self._observations = self._stacks[:-1]
         self._actions = torch.zeros((steps, lanes), dtype=torch.int64)
         self._rewards = torch.zeros((steps, lanes))
         self._discounts = torch.zeros((steps, lanes))
@@ -83,7 +83,7 @@ class RolloutWorker:
         self._state = self.network.initial_state(lanes)
         self._rollout_state = self._state
         self._outputs: list[Any] = [None] * steps  # of the network's layers, per step
-        self._observation: NDArray[np.uint8] | None = None
+        self._begun = False
 
     @property
     def frames_per_rollout(self) -> int:
@@ -100,28 +100,29 @@ class RolloutWorker:
     def collect(self) -> None:
         """Play one rollout with the current weights into the buffers."""
         settings = self.settings
-        if self._observation is None:
-            self._observation = self.lanes.start()
+        if not self._begun:
+            self._begin(self.lanes.start())
+        self._stacks[0].copy_(self._stacks[-1])
         self._rollout_state = self._state
         uniform = torch.rand(self._actions.shape, generator=self.generator).to(self.device)
-        starts, steps, bonuses = [], [], {}
+        starts, played, bonuses = [], [], {}
         # What is known only at the end of a step is put into tensors at the end of the rollout:
         # with few lanes each small operation counts.
         for t in range(settings.rollout_steps):
-            self._observations[t].copy_(torch.from_numpy(self._observation))
             starts.append(self._starts)
             logits, self._state, self._outputs[t] = self.network.decide(
-                self._observations[t].to(self.device, non_blocking=True), self._masked_state()
+                self._stacks[t].to(self.device, non_blocking=True), self._masked_state()
             )
             actions = sample_actions(logits, uniform[t]).cpu()
             self._actions[t] = actions
-            step, self._observation = self.lanes.step(actions.numpy())
-            steps.append(step._replace(observation=None))
+            step, observation = self.lanes.step(actions.numpy())
+            played.append(step._replace(observation=None))
             if step.truncated.any():
                 bonuses[t] = self._value_of_truncated(step)
             self._starts = step.terminated | step.truncated
+            stacks.follow(self._stacks[t], observation, self._starts, out=self._stacks[t + 1])
         rewards, terminated, truncated, life_lost = (
-            torch.from_numpy(np.stack(column)) for column in list(zip(*steps, strict=True))[1:]
+            torch.from_numpy(np.stack(column)) for column in list(zip(*played, strict=True))[1:]
         )
         self._rewards.copy_(rewards)
         if settings.clip_rewards:
@@ -134,6 +135,10 @@ class RolloutWorker:
         torch.mul(~ended, settings.gamma, out=self._discounts)
         self._keep.copy_(torch.from_numpy(~np.stack(starts)))
 
+    def _begin(self, observation: NDArray[np.uint8]) -> None:
+        self._stacks[-1].copy_(torch.from_numpy(observation))
+        self._begun = True
+
     def _value_of_truncated(self, step: Step) -> Tensor:
         """gamma V(s') of lanes cut by the frame cap, 0 elsewhere, [B]: no end of the game."""
         observation = torch.from_numpy(step.observation).to(self.device)
@@ -142,7 +147,7 @@ class RolloutWorker:
 
     @torch.inference_mode()
     def _value_of_next(self) -> Tensor:
-        observation = torch.from_numpy(self._observation).to(self.device, non_blocking=True)
+        observation = self._stacks[-1].to(self.device, non_blocking=True)
         return self.network(observation, self._masked_state())[1]
 
     def backward(self) -> Tensor:
@@ -194,7 +199,7 @@ class RolloutWorker:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; the lanes replay their episodes."""
-        self._observation = self.lanes.restore(state["lanes"])
+        self._begin(self.lanes.restore(state["lanes"]))
         self.generator.set_state(torch.tensor(list(state["generator"]), dtype=torch.uint8))
         self._starts = np.array(state["starts"])
         if state["lstm"] is not None:

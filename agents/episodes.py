@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents import targets
+from agents import stacks, targets
 from agents.actor_critic import DTYPES, sample_actions
 from agents.atari import FRAMES_PER_STEP
 from agents.config import EpisodeSettings
@@ -41,7 +41,7 @@ class _Recording:
         """Stacks of the steps start..stop-1, uint8 [stop - start, stack, H, W]."""
         frames = np.stack(self.frames[start : stop + self.stack - 1])
         windows = np.lib.stride_tricks.sliding_window_view(frames, self.stack, axis=0)
-        return torch.from_numpy(np.array(np.moveaxis(windows, -1, 1), order="C"))
+        return torch.from_numpy(np.array(windows, order="C")).movedim(-1, 1)
 
 
 class Episodes:
@@ -154,7 +154,7 @@ class Episodes:
 
     @torch.inference_mode()
     def _act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
-        logits, _, _ = self.network.decide(torch.from_numpy(observation).to(self.device))
+        logits, _, _ = self.network.decide(stacks.interleave(observation).to(self.device))
         uniform = torch.rand(len(observation), generator=self.generator)
         return sample_actions(logits, uniform.to(self.device)).cpu().numpy()
 

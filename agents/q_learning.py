@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from agents import value_targets
+from agents import stacks, value_targets
 from agents.config import GorilaSettings, ReplaySettings
 from agents.networks import ActionValueNetwork
 from agents.replay import Batch
-
-
-def stacks_of(frames: NDArray[np.uint8], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the stacks s and s' of a batch's frames [N, C + 1, H, W], both [N, C, H, W].
-
-    On a CPU, stacks of four lie in memory as [N, H, W, C]: convolutions are fastest so.
-    """
-    if device.type != "cpu" or frames.shape[1] != 5 or sys.byteorder != "little":
-        on_device = torch.from_numpy(frames).to(device)
-        return on_device[:, :-1], on_device[:, 1:]
-    count, _, height, width = frames.shape
-    s = np.empty((count, height, width, 4), np.uint8)
-    for age in range(4):
-        s[..., age] = frames[:, age]
-    # All four bytes of a pixel at once: one place on, and the newest frame in the place left.
-    s_next = (s.view(np.uint32) >> 8).view(np.uint8)
-    s_next[..., 3] = frames[:, 4]
-    return torch.from_numpy(s).permute(0, 3, 1, 2), torch.from_numpy(s_next).permute(0, 3, 1, 2)
 
 
 def backward(
@@ -44,7 +22,7 @@ def backward(
 
     Returns the loss (0-d) and the errors y - Q(s, a), [N].
     """
-    s, s_next = stacks_of(batch.frames, device)
+    s, s_next = stacks.neighbours(batch.frames, device)
     rewards = torch.from_numpy(batch.rewards).to(device, torch.float32)
     if settings.clip_rewards:
         rewards.clamp_(-1, 1)

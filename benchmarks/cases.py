@@ -58,7 +58,7 @@ def emulator(lanes: atari.AtariLanes) -> Callable[[], int]:
 def inference(worker: RolloutWorker) -> Callable[[], int]:
     """Logits and values of one decision in every lane."""
     worker.collect()
-    observation = torch.from_numpy(worker._observation)
+    observation = worker._observations[-1]
 
     @torch.inference_mode()
     def step() -> int:

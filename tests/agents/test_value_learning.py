@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import methods, networks, q_learning, replay, value_targets
+from agents import methods, networks, q_learning, replay, stacks, value_targets
 from agents.experience_replay import ExperienceReplay
 from agents.optim import FlatParameters
 from tests.agents.worlds import METHODS, Doors, Walk, recent, settings, train, use_tiny_trunk
@@ -146,7 +146,7 @@ def filled(method: str, folder: Path, **overrides) -> ExperienceReplay:
 def test_both_stacks_of_a_batch(stack: int) -> None:
     """Whatever their layout: s is all frames but the newest, s' all but the oldest."""
     frames = np.random.default_rng(0).integers(0, 256, (6, stack + 1, 9, 7), np.uint8)
-    s, s_next = q_learning.stacks_of(frames, torch.device("cpu"))
+    s, s_next = stacks.neighbours(frames, torch.device("cpu"))
     assert np.array_equal(s.numpy(), frames[:, :-1])
     assert np.array_equal(s_next.numpy(), frames[:, 1:])
     if stack == 4:
@@ -269,7 +269,7 @@ def test_gradient_is_autograds(trunk: str, dueling: bool, dtype: torch.dtype) ->
     theirs = {name: p.grad.clone() for name, p in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad.fill_(7.0)
-    s, _ = q_learning.stacks_of(frames, torch.device("cpu"))
+    s, _ = stacks.neighbours(frames, torch.device("cpu"))
     loss, q = network.backward(s, lambda q: (q * wanted).sum())
     torch.testing.assert_close(loss, (q * wanted).sum())
     tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
