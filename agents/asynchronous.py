@@ -19,7 +19,7 @@ from agents.actor_critic import RolloutWorker
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
-from agents.schedules import Diverged, learning_rate, require_finite
+from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 
 
 class _Shared:
@@ -100,6 +100,7 @@ class Asynchronous:
             settings.rmsprop_decay,
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
+            corrected_update(settings, self.frames // worker.frames_per_rollout),
         )
         shared.frames[index] += worker.frames_per_rollout
 

@@ -25,6 +25,11 @@ def _number(minimum: float, maximum: float = float("inf")) -> Any:
     return field(metadata={"minimum": minimum, "maximum": maximum})
 
 
+def _since(earlier: Any) -> Any:
+    """A setting that came later; with the value `earlier` all is as it was before."""
+    return field(metadata={"earlier": earlier})
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """What every method needs. Units are in the names; gamma and decay per step."""
@@ -58,6 +63,7 @@ class PolicySettings(RmspropSettings):
     """What every policy-based method needs besides."""
 
     lstm_cells: int = _number(0)
+    rmsprop_bias_correction: bool = _since(False)
     entropy_weight: float = _number(0)
     value_loss_weight: float = _number(0)
 
@@ -242,6 +248,22 @@ def load_method(path: Path, overrides: dict[str, Any] | None = None) -> MethodSe
                 f"overrides: {path.stem}: unknown key {key!r}; allowed: {', '.join(allowed)}"
             )
     return build_settings({**values, **(overrides or {})}, f"{path} with overrides")
+
+
+def hashed_settings(settings: MethodSettings) -> dict[str, Any]:
+    """Return what a run's hash is made of: all but the label, and what changes nothing.
+
+    A setting that came later counts only where it changes something, so that runs of before keep
+    their hashes.
+    """
+    return {
+        spec.name: getattr(settings, spec.name)
+        for spec in dataclasses.fields(settings)
+        if spec.name != "label"
+        and not (
+            "earlier" in spec.metadata and getattr(settings, spec.name) == spec.metadata["earlier"]
+        )
+    }
 
 
 def short_hash(value: Any) -> str:

@@ -17,7 +17,7 @@ from agents.config import EpisodeSettings
 from agents.lanes import FinishedEpisode, training_seed
 from agents.networks import build_network
 from agents.optim import FlatParameters, clip_gradient, rmsprop_step
-from agents.schedules import learning_rate, require_finite
+from agents.schedules import corrected_update, learning_rate, require_finite
 from agents.seeding import derive_seed
 
 
@@ -110,6 +110,7 @@ class Episodes:
             settings.rmsprop_decay,
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
+            corrected_update(settings, self.updates),
         )
         # Here, not only at the next gradient: NaN weights play action 0 up to the frame cap first.
         require_finite(weights=self.flat.master.sum())

@@ -11,7 +11,7 @@ from agents.actor_critic import RolloutWorker
 from agents.config import LockstepSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
-from agents.schedules import learning_rate, require_finite
+from agents.schedules import corrected_update, learning_rate, require_finite
 
 
 class Lockstep:
@@ -48,6 +48,7 @@ class Lockstep:
             settings.rmsprop_decay,
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
+            corrected_update(settings, self.frames // worker.frames_per_rollout),
         )
         worker.flat.publish()
         self.frames += worker.frames_per_rollout

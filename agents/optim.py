@@ -73,6 +73,7 @@ def rmsprop_step(
     decay: float,
     epsilon: float,
     epsilon_place: str,
+    corrected_update: int | None = None,
 ) -> None:
     """RMSProp, not centred; in place, all tensors [P].
 
@@ -81,23 +82,30 @@ def rmsprop_step(
         theta <- theta - eta dtheta / (sqrt(g) + epsilon)    `outside_sqrt`
 
     The place matters: an epsilon of 1e-5 inside is one of 3e-3 outside where g is small.
-    Source: Mnih et al. 2016, equations (8) and (9), inside; PyTorch's RMSprop, outside.
+
+    g starts at 0, so the first step is 1 / sqrt(1 - alpha) times eta, 10 for 0.99. With the
+    number k of this update, from 1, as `corrected_update` it is eta: g / (1 - alpha^k) takes the
+    place of g below the fraction line.
+
+    Source: Mnih et al. 2016, equations (8) and (9), inside; PyTorch's RMSprop, outside; the
+    correction is that of Adam, Kingma and Ba 2015, section 3.
     """
     if epsilon_place == "inside_sqrt":
         square_average.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
-        scale = (square_average + epsilon).sqrt_()
+        correction = 1.0 if corrected_update is None else 1 - decay**corrected_update
+        scale = (square_average / correction).add_(epsilon).sqrt_()
         weights.addcdiv_(gradient, scale, value=-learning_rate)
         return
-    # Adam without a first moment (beta 0) and past all bias correction is this RMSProp, and
-    # PyTorch has Adam in one pass over the memory. `gradient` stands in for the first moment: with
-    # beta 0 it is written over with itself.
+    # Adam without a first moment (beta 0) is this RMSProp, past all bias correction the one
+    # without, and PyTorch has Adam in one pass over the memory. `gradient` stands in for the first
+    # moment: with beta 0 it is written over with itself.
     torch._fused_adam_(
         [weights],
         [gradient],
         [gradient],
         [square_average],
         [],
-        [torch.tensor(1e9, device=weights.device)],
+        [torch.tensor(float(corrected_update or 1e9), device=weights.device)],
         lr=learning_rate,
         beta1=0.0,
         beta2=decay,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agents.config import MethodSettings, ReplaySettings
+from agents.config import MethodSettings, PolicySettings, ReplaySettings
 
 
 class Diverged(Exception):
@@ -42,3 +42,8 @@ def require_finite(**values: torch.Tensor) -> None:
     for name, value in values.items():
         if not torch.isfinite(value):
             raise Diverged(f"{name} is {value.item()}")
+
+
+def corrected_update(settings: PolicySettings, updates: int) -> int | None:
+    """Number of the update after `updates` others, for RMSProp's bias correction; None without."""
+    return updates + 1 if settings.rmsprop_bias_correction else None

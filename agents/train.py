@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from agents import atari, checkpoint, files, machine, methods, provenance
-from agents.config import MethodSettings, load_method, short_hash
+from agents.config import MethodSettings, hashed_settings, load_method, short_hash
 from agents.lanes import FinishedEpisode
 from agents.schedules import Diverged
 
@@ -52,8 +52,7 @@ class RunSpec:
         The budget counts only where the learning rate depends on it: a constant rate lets a
         finished run go on to a later milestone.
         """
-        settings = dataclasses.asdict(self.settings)
-        del settings["label"]
+        settings = hashed_settings(self.settings)
         if self.settings.learning_rate_schedule != "constant":
             settings["budget_frames"] = self.budget_frames
         return short_hash({"settings": settings, "protocol": dataclasses.asdict(self.protocol)})

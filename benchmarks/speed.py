@@ -29,6 +29,10 @@ ENVIRONMENTS = ROOT / ".benchmarks"
 LAYOUTS = ("per_core", "all_cores")
 SMALL = {"network": "mnih2013"}
 BFLOAT16 = {"precision": "bfloat16"}
+LSTM = {"lstm_cells": 256}
+NETWORK_KEYS = ("network", "precision")
+# Fewer and larger processes than the paper's 16 of one emulator, as the study pong has them.
+LARGE_WORKERS = {"workers": 4, "lanes_per_worker": 8, "rollout_steps": 5}
 # As peer_sb3.py has them; both learn from the first measured decision on.
 SB3_DQN = {"replay_capacity_steps": 100_000, "learning_starts_frames": 4_000}
 
@@ -55,7 +59,16 @@ class Case:
         if self.peer:
             return "nature float32"
         network = self.settings.get("network", "nature")
-        return f"{network} {self.settings.get('precision', 'float32')}"
+        cells = ", LSTM" if self.settings.get("lstm_cells") else ""
+        workers = self.settings.get("workers")
+        layout = f", {workers} workers of {self.settings['lanes_per_worker']}" if workers else ""
+        return f"{network}{cells} {self.settings.get('precision', 'float32')}{layout}"
+
+    def parts(self) -> list[Case]:
+        """The parts of a core's work whose speeds make the limit of this case."""
+        network = {key: self.settings[key] for key in NETWORK_KEYS if key in self.settings}
+        cells = LSTM if self.name == "a3c_lstm" else {}
+        return [Case("emulator"), *(Case(p, network | cells) for p in ("inference", "learning"))]
 
     def command(self, game: str, threads: int, cores: str, seconds: float) -> list[str]:
         window = ["--threads", str(threads), "--cores", cores, "--seconds", str(seconds)]
@@ -69,19 +82,25 @@ class Case:
 
 
 def _ours() -> list[Case]:
+    one = ("per_core",)
     cases = [Case("emulator")]
-    for settings in ({}, BFLOAT16, SMALL):
-        for part in ("inference", "learning"):
-            cases.append(Case(part, settings, layouts=("per_core",)))
-        layouts = LAYOUTS if settings == {} else ("per_core",)
+    for settings in ({}, BFLOAT16, SMALL, SMALL | BFLOAT16):
+        cases += [Case(part, settings, layouts=one) for part in ("inference", "learning")]
+        layouts = one if settings == SMALL else LAYOUTS
         cases.append(Case("a2c", settings, limited=True, layouts=layouts))
-    cases.append(Case("plain_learning", layouts=("per_core",)))
+    cases.append(Case("plain_learning", layouts=one))
     cases.append(Case("a3c_ff", limited=True))
-    for method in ("a3c_lstm", "actor_critic", "reinforce"):
-        cases.append(Case(method, limited=True, layouts=("per_core",)))
+    cases.append(Case("a3c_ff", SMALL | BFLOAT16, limited=True))
+    cases.append(Case("a3c_ff", SMALL | BFLOAT16 | LARGE_WORKERS, limited=True, layouts=one))
+    for settings in (LSTM, LSTM | SMALL | BFLOAT16):
+        cases += [Case(part, settings, layouts=one) for part in ("inference", "learning")]
+    cases.append(Case("a3c_lstm", limited=True, layouts=one))
+    cases.append(Case("a3c_lstm", SMALL | BFLOAT16 | LARGE_WORKERS, limited=True, layouts=one))
+    for method in ("actor_critic", "reinforce"):
+        cases.append(Case(method, limited=True, layouts=one))
     cases.append(Case("dqn", SB3_DQN))
     cases.append(Case("dqn", SB3_DQN | BFLOAT16))
-    cases.append(Case("dqn", SB3_DQN | SMALL | BFLOAT16, layouts=("per_core",)))
+    cases.append(Case("dqn", SB3_DQN | SMALL | BFLOAT16, layouts=one))
     return cases
 
 
@@ -173,11 +192,7 @@ def summarise(
                 "ratio_to_sb3": None,
             }
             if case.limited:
-                parts = [("retable emulator", "per_core")]
-                parts += [
-                    (Case(part, case.settings).key, "per_core")
-                    for part in ("inference", "learning")
-                ]
+                parts = [(part.key, "per_core") for part in case.parts()]
                 if all(part in rates for part in parts):
                     limit = 1 / sum(1 / median(rates[part]) for part in parts)
                     row["limit"] = limit * (cores if layout == "all_cores" else 1)
@@ -224,7 +239,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['commit'][:7]}; {versions}. {report['rounds']} interleaved rounds of "
         f"{report['seconds']:g} s. Frames are emulator frames. The limit is 1 / (1/emulator + "
         "1/inference + 1/learning) of a core, each part alone and as measured in this run, with "
-        "A2C's network and batch; with all cores it is as many times that. `plain_learning` is "
+        "the row's network, A3C-LSTM's with its LSTM, and A2C's batch; with all cores it is as "
+        "many times that. `plain_learning` is "
         "PyTorch's own layers, autograd and RMSprop. A3C's memory counts the pages that its "
         "workers share once for each of them.",
         "",

@@ -157,3 +157,12 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 def test_hash_depends_on_every_value_and_not_on_order() -> None:
     assert config.short_hash({"a": 1, "b": 2}) == config.short_hash({"b": 2, "a": 1})
     assert config.short_hash({"a": 1, "b": 2}) != config.short_hash({"a": 1, "b": 3})
+
+
+def test_a_later_setting_changes_a_hash_only_where_it_changes_something() -> None:
+    path = METHODS / "a2c.yaml"
+    as_before = config.hashed_settings(config.load_method(path))
+    assert "rmsprop_bias_correction" not in as_before
+    assert "rmsprop_epsilon" in as_before
+    corrected = config.load_method(path, {"rmsprop_bias_correction": True})
+    assert config.hashed_settings(corrected) == as_before | {"rmsprop_bias_correction": True}

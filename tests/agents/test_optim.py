@@ -37,6 +37,23 @@ def test_rmsprop_by_hand(place: str, step: float) -> None:
     torch.testing.assert_close(weights, torch.tensor([1 - 0.5 * step]))
 
 
+@pytest.mark.parametrize(
+    ("place", "steps"), [("inside_sqrt", [0.4, 0.4]), ("outside_sqrt", [1 / 3] * 2)]
+)
+def test_corrected_rmsprop_by_hand(place: str, steps: list[float]) -> None:
+    """A constant gradient of 2: g / (1 - 0.75^k) = 4 from the first update on.
+
+    0.5 * 2 / sqrt(4 + 2.25) = 0.4 and 0.5 * 2 / (2 + 1) = 1/3; without, the first g is 1.
+    """
+    epsilon = {"inside_sqrt": 2.25, "outside_sqrt": 1.0}[place]
+    weights, square_average = torch.zeros(1), torch.zeros(1)
+    for update, step in enumerate(steps, 1):
+        before = weights.clone()
+        gradient = torch.tensor([2.0])
+        rmsprop_step(weights, gradient, square_average, 0.5, 0.75, epsilon, place, update)
+        assert float(before - weights) == pytest.approx(step)
+
+
 @pytest.mark.parametrize("chunk", [3, 20, 64])
 def test_centred_rmsprop_is_pytorchs_where_they_agree(
     monkeypatch: pytest.MonkeyPatch, chunk: int

@@ -46,6 +46,24 @@ def test_limit_and_ratios_by_hand() -> None:
     assert rows["sb3 a2c nature float32", "per_core"]["ratio_to_limit"] is None
 
 
+def test_an_lstm_has_a_limit_of_its_own() -> None:
+    """1 / (1/1000 + 1/500 + 1/200) = 125 with the LSTM's inference and learning."""
+    large = {"network": "mnih2013", "workers": 4, "lanes_per_worker": 8}
+    case = speed.Case("a3c_lstm", large, limited=True, layouts=("per_core",))
+    assert case.key == "retable a3c_lstm mnih2013 float32, 4 workers of 8"
+    rates = {
+        "retable emulator": 1000,
+        "retable inference mnih2013 float32": 9000,
+        "retable inference mnih2013, LSTM float32": 500,
+        "retable learning mnih2013, LSTM float32": 200,
+        case.key: 100,
+    }
+    found = {(key, "per_core"): [sample(rate)] for key, rate in rates.items()}
+    (row,) = speed.summarise([case], found, cores=2)
+    assert row["limit"] == pytest.approx(125)
+    assert row["ratio_to_limit"] == pytest.approx(0.8)
+
+
 def test_table_shows_what_was_measured() -> None:
     report = {
         "rows": speed.summarise(CASES, samples(), cores=2),
@@ -65,10 +83,22 @@ def test_table_shows_what_was_measured() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["emulator", "inference", "learning", "plain_learning", "a2c"])
-def test_cases_run(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("emulator", 0),
+        ("inference", 0),
+        ("learning", 0),
+        ("plain_learning", 0),
+        ("a2c", 0),
+        ("inference", 256),
+        ("learning", 256),
+    ],
+)
+def test_cases_run(name: str, cells: int) -> None:
     command = [sys.executable, "-m", "benchmarks.cases", name, "--seconds", "0.1"]
-    command += ["--warmup-seconds", "0", "--set", '{"network": "mnih2013"}']
+    sets = {"network": "mnih2013", "lstm_cells": cells}
+    command += ["--warmup-seconds", "0", "--set", json.dumps(sets)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

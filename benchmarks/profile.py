@@ -1,0 +1,161 @@
+"""Where the time of a training goes: `python -m benchmarks.profile a2c a3c_ff dqn`.
+
+Trains each method in this process, A3C's workers in turn, and times its parts from outside;
+prints microseconds a decision as a table. A part that contains another is printed without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agents import atari, files, machine, methods, provenance
+from agents.atari import FRAMES_PER_STEP
+from agents.config import load_method
+from benchmarks.cases import METHODS
+
+# Part -> the attribute that does it, from the worker or the training, and the part it lies in.
+ROLLOUT_PARTS = {
+    "emulator and lanes": ("lanes.step", "acting, the rest"),
+    "inference": ("network.decide", "acting, the rest"),
+    "acting, the rest": ("collect", ""),
+    "value after the rollout": ("_value_of_next", "gradient"),
+    "gradient": ("backward", ""),
+}
+PARTS = {
+    "lockstep": ROLLOUT_PARTS,
+    "async": ROLLOUT_PARTS,
+    "replay": {
+        "emulator and lanes": ("lanes.step", "acting, the rest"),
+        "inference": ("_q", "acting, the rest"),
+        "acting, the rest": ("_play", ""),
+        "drawing": ("memory.sample", ""),
+        "gradient": ("backward", ""),
+    },
+}
+
+
+REST = "update and the rest"
+
+
+class Timer:
+    """Seconds spent in functions that it has wrapped."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def wrap(self, owner: Any, path: str, part: str) -> None:
+        """Time `owner.path`, a method, as `part`."""
+        *way, name = path.split(".")
+        for step in way:
+            owner = getattr(owner, step)
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*arguments, **named)
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
+            return result
+
+        setattr(owner, name, timed)
+
+
+def own_seconds(seconds: dict[str, float], parts: dict[str, tuple[str, str]]) -> dict[str, float]:
+    """Return the seconds of each part without those of the parts in it."""
+    own = {part: seconds.get(part, 0.0) for part in parts}
+    for part, (_, around) in parts.items():
+        if around:
+            own[around] -= seconds.get(part, 0.0)
+    return own
+
+
+def profile(method: str, sets: dict[str, Any], game: str, seconds: float) -> dict[str, float]:
+    """Train `method` and return microseconds a decision, by part, and frames per second.
+
+    `ValueError` for a method whose parts are not known here.
+    """
+    settings = load_method(METHODS / f"{method}.yaml", sets)
+    if settings.topology not in PARTS:
+        raise ValueError(f"{method}: topology {settings.topology}; allowed: {', '.join(PARTS)}")
+    if settings.topology == "async":
+        settings = load_method(METHODS / f"{method}.yaml", {**sets, "schedule": "round_robin"})
+    parts, timer = PARTS[settings.topology], Timer()
+    with tempfile.TemporaryDirectory() as folder:
+        training = methods.build(
+            settings,
+            lambda lanes: atari.AtariLanes(game, lanes, atari.protocol("noop")),
+            0,
+            10**12,
+            folder=Path(folder),
+        )
+        while training.frames <= getattr(settings, "learning_starts_frames", 0):
+            training.advance(10**12)
+        workers = {
+            "lockstep": lambda: [training.worker],
+            "async": lambda: training._workers,
+            "replay": lambda: [training],
+        }[settings.topology]()
+        for worker in workers:
+            for part, (path, _) in parts.items():
+                timer.wrap(worker, path, part)
+        first, begin = training.frames, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            training.advance(10**12)
+        elapsed = time.perf_counter() - begin
+        training.close()
+    frames = training.frames - first
+    decisions = frames / FRAMES_PER_STEP
+    own = own_seconds(timer.seconds, parts)
+    own[REST] = elapsed - sum(own.values())
+    return {part: spent / decisions * 1e6 for part, spent in own.items()} | {
+        "frames/s": frames / elapsed
+    }
+
+
+def markdown(profiles: dict[str, dict[str, float]]) -> str:
+    """The table: a column for each method."""
+    rows = dict.fromkeys(part for parts in PARTS.values() for part in parts)
+    rows = [*rows, REST, "frames/s"]
+    lines = [f"| µs a decision | {' | '.join(profiles)} |", f"|---|{'---:|' * len(profiles)}"]
+    for row in rows:
+        cells = [f"{found[row]:,.0f}" if row in found else "" for found in profiles.values()]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Profile and print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("methods", nargs="+", help="methods of config/methods")
+    parser.add_argument("--game", default="pong")
+    parser.add_argument("--set", default="{}", dest="sets", help="settings to override, as JSON")
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--out", type=Path, help="write it there too, as JSON")
+    options = parser.parse_args()
+    machine.prepare()
+    sets = json.loads(options.sets)
+    found = {name: profile(name, sets, options.game, options.seconds) for name in options.methods}
+    print(markdown(found))
+    if options.out:
+        report = {
+            "game": options.game,
+            "settings": sets,
+            "cpu": provenance.cpu_name(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "commit": provenance.commit()[0],
+            "microseconds_per_decision": found,
+        }
+        files.write_json(options.out, report)
+
+
+if __name__ == "__main__":
+    main()
