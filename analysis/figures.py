@@ -1,6 +1,6 @@
 """The figures of a study: their file names, and what the report says below each."""
 
-from analysis.scores import Study
+from analysis.scores import UNTRAINED, Study
 
 FIGURES = {
     "learning_curves": "Learning curves by frames",
@@ -11,6 +11,19 @@ FIGURES = {
     "probability_of_improvement": "Probability of improvement",
     "per_game": "Scores per game",
 }
+
+
+def names(study: Study) -> list[str]:
+    """Return the figures that can say something about `study`, in the order of FIGURES.
+
+    Without a method that is trained there is no learning curve, without two no comparison.
+    """
+    absent = set()
+    if set(study.methods) == {UNTRAINED}:
+        absent |= {name for name in FIGURES if name.startswith("learning_curves")}
+    if len(study.methods) == 1:
+        absent.add("probability_of_improvement")
+    return [name for name in FIGURES if name not in absent]
 
 
 def caption(name: str, study: Study) -> str:

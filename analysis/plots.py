@@ -1,7 +1,7 @@
 """Draw the figures of a study: the only importer of matplotlib and seaborn.
 
 `python -m analysis.plots --results results/STUDY` writes figures/NAME.svg and .png for each name in
-`analysis.figures.FIGURES`. The same input gives the same bytes.
+`analysis.figures.names`. The same input gives the same bytes.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.curves import Curve, curves, load_training
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, names
 from analysis.io import atomic_path
 from analysis.reference import load_games, load_scores, normalised, references
 from analysis.render import frames_text
@@ -407,7 +407,7 @@ def draw(results: Path) -> dict[str, Figure]:
         "probability_of_improvement": probability_of_improvement(study, aggregates),
         "per_game": per_game(study, episodes),
     }
-    return {name: figures[name] for name in FIGURES}
+    return {name: figures[name] for name in names(study)}
 
 
 def theme() -> contextlib.AbstractContextManager:
@@ -428,9 +428,13 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 def write(results: Path) -> str:
     """Write every figure as SVG and PNG and return one line that says where."""
     with theme():
-        for name, figure in draw(results).items():
+        drawn = draw(results)
+        for name, figure in drawn.items():
             save(figure, results / "figures", name)
-    return f"wrote {len(FIGURES)} figures, svg and png: {results / 'figures'}"
+    for name in set(FIGURES) - set(drawn):  # drawn when the study had more methods
+        for ending in ("svg", "png"):
+            (results / "figures" / f"{name}.{ending}").unlink(missing_ok=True)
+    return f"wrote {len(drawn)} figures, svg and png: {results / 'figures'}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import games, published, render, table1
-from analysis.figures import FIGURES, caption
+from analysis.figures import FIGURES, caption, names
 from analysis.io import write_text
 from analysis.normalise import RULES
 from analysis.reference import load_scores
@@ -263,7 +263,7 @@ def report(results: Path) -> str:
         "table": ("The table", render.html_table(grid, "table1")
                   + _folded("The published rows under three rules",
                             render.html_table(rules_grid(), "rules"))),
-        "figures": ("Figures", "".join(figure_html(results, name, study) for name in FIGURES)),
+        "figures": ("Figures", "".join(figure_html(results, name, study) for name in names(study))),
         "protocol": ("Protocol and deviations", protocol_html(study)),
         "games": ("Raw scores per game", "".join(
             render.html_table(part, f"games-{number}") for number, part in enumerate(per_game, 1))),

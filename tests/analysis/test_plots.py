@@ -1,5 +1,7 @@
 """Learning curves by hand; figures exist and repeat byte by byte."""
 
+import dataclasses
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -7,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import aggregate, collect, plots
+from analysis import aggregate, collect, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
-from analysis.figures import FIGURES, caption
+from analysis.figures import FIGURES, caption, names
 from analysis.scores import METHODS, ResultsError, load_runs, load_study
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
@@ -104,7 +106,31 @@ def test_figures_of_one_seed_one_method_and_no_log(tmp_path: Path):
     (run_folder(results, "a2c", "pong", 0) / "training_episodes.csv").unlink()
     for module in (collect, aggregate, plots):
         assert module.main(["--results", str(results)]) == 0
-    assert len(list((results / "figures").glob("*.png"))) == len(FIGURES)
+    assert len(list((results / "figures").glob("*.png"))) == len(FIGURES) - 1
+
+
+def test_only_figures_that_can_say_something(tmp_path: Path):
+    """One method is compared with none, and random play does not learn. Old ones are removed."""
+    results = synthetic.write_study(tmp_path / "study", methods=["a2c", "random"], seeds=[0])
+    for game in ("pong", "breakout"):
+        synthetic.untrain(run_folder(results, "random", game, 0))
+    study = load_study(results)
+    assert names(study) == list(FIGURES)
+    shown = {"learning_curves", "learning_curves_hours", "learning_curves_normalised"}
+    shown |= {"interval_estimates", "performance_profiles", "per_game"}
+    assert names(dataclasses.replace(study, methods=["a2c"])) == [n for n in FIGURES if n in shown]
+    for module in (collect, aggregate, plots):
+        assert module.main(["--results", str(results)]) == 0
+    record = json.loads((results / "study.json").read_text())
+    (results / "study.json").write_text(json.dumps(record | {"methods": ["random"]}))
+    for module in (collect, aggregate, plots, tables, report):
+        assert module.main(["--results", str(results)]) == 0
+    kept = ["interval_estimates", "per_game", "performance_profiles"]
+    assert sorted(path.stem for path in (results / "figures").glob("*.svg")) == kept
+    text = (results / "report.html").read_text()
+    assert [name for name in FIGURES if f'<h3 id="{name}">' in text] == [
+        "interval_estimates", "performance_profiles", "per_game"
+    ]  # fmt: skip
 
 
 def test_figures_without_any_run(tmp_path: Path):

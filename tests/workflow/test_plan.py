@@ -6,9 +6,11 @@ import json
 import re
 import shlex
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from analysis.figures import names as figures_of
 from tests.workflow.project import SMOKE, Project, runs
 
 
@@ -67,6 +69,17 @@ def test_default_study_does_not_leak_into_another(fresh: Project) -> None:
     commands = trainings(printed)
     assert len(commands) == 5
     assert all(json.loads(option(command, "--set")) == {} for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("methods", "figures"), [("[a2c,dqn]", 7), ("[random,a2c]", 7), ("[a2c]", 6), ("[random]", 3)]
+)
+def test_figures_are_those_that_are_drawn(fresh: Project, methods: str, figures: int) -> None:
+    _, printed = fresh.plan(*SMOKE, "--config", f"methods={methods}", "overrides={}")
+    names = set(re.findall(r"results/smoke/figures/(\w+)\.svg", printed))
+    study = SimpleNamespace(methods=methods.strip("[]").split(","))
+    assert names == set(figures_of(study))
+    assert len(names) == figures
 
 
 def test_published_table_needs_no_training(fresh: Project) -> None:

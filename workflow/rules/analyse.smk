@@ -10,6 +10,10 @@ FIGURES = [  # as in analysis/figures.py
     "probability_of_improvement",
     "per_game",
 ]
+if set(STUDY["methods"]) == {"random"}:
+    FIGURES = [name for name in FIGURES if not name.startswith("learning_curves")]
+if len(STUDY["methods"]) == 1:
+    FIGURES.remove("probability_of_improvement")
 
 
 rule study_json:
