@@ -1,12 +1,13 @@
-"""Layers with a ReLU whose gradient costs little on one CPU core.
+"""Layers whose gradient costs little on one CPU core.
 
-Same numbers as `torch.nn.functional`, to rounding, with three savings:
+Same numbers as PyTorch's own, to rounding, with two savings:
 
-- an output computed while acting is taken back (`output`), not computed again to learn from;
-- the gradient of the first convolution's float32 weights is a dilated convolution: PyTorch's own
-  pads the four frames of a stack to eight channels and takes three times as long;
+- an output computed while acting is taken back (`output`, `given`), not computed again to learn;
 - the gradient of the largest matrices is added where it belongs, without a copy of its own, and
   that of an LSTM's once for all steps.
+
+Stacks of frames should be laid out as `stacks` does: else PyTorch pads four frames to eight
+channels and takes three times as long for the gradient of the first convolution.
 """
 
 from __future__ import annotations
@@ -138,16 +139,8 @@ def _convolution_backward(gradient, x, weight, stride, wanted):
 
 def _first_convolution_gradient(gradient, x, weight, stride):
     """(dweight, dbias); dweight by pixels that are not scaled."""
-    if weight.dtype != torch.float32 or x.is_cuda or _channels_last(x):
-        wanted = [False, True, True]
-        return _convolution_backward(gradient, x.to(weight.dtype), weight, stride, wanted)[1:]
-    # dW[o, c, i, j] = sum over n, y, x of d[n, o, y, x] X[n, c, s y + i, s x + j]: the
-    # images are its channels, the gradient its kernel, the stride its dilation.
-    frames = x.transpose(0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
-    kernel = gradient.transpose(0, 1).contiguous()
-    full = functional.conv2d(frames, kernel, dilation=stride)
-    rows, columns = weight.shape[2:]  # more where the stride leaves pixels over
-    return full[:, :, :rows, :columns].transpose(0, 1), gradient.sum((0, 2, 3))
+    wanted = [False, True, True]
+    return _convolution_backward(gradient, x.to(weight.dtype), weight, stride, wanted)[1:]
 
 
 def first_convolution_relu_gradient(
