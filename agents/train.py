@@ -81,6 +81,7 @@ class Run:
         self.earlier = {"seconds": 0.0, "core_seconds": 0.0, "peak_memory_bytes": 0, "attempts": 0}
         self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.stopping = False
+        self.revision = provenance.commit()  # of the code that runs: a checkout may move on
         self._begin = time.monotonic()
         self._core_begin = provenance.usage()[0]
         self._last_progress = 0.0
@@ -247,7 +248,7 @@ class Run:
 
     def write_record(self, status: str) -> None:
         """Write the log and, last of all, `run.json`."""
-        spec, revision = self.spec, provenance.commit()
+        spec, revision = self.spec, self.revision
         costs = self.costs()
         files.write_text(self.out / "training_episodes.csv", LOG_HEADER + "".join(self.log))
         files.write_json(
