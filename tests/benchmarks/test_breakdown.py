@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from benchmarks import profile
+from benchmarks import breakdown
 
 
 def test_a_part_is_printed_without_what_lies_in_it() -> None:
     """Of 10 s of acting 6 are the emulator's and 3 inference: 1 is left."""
     parts = {"emulator": ("", "acting"), "inference": ("", "acting"), "acting": ("", "")}
     seconds = {"emulator": 6.0, "inference": 3.0, "acting": 10.0}
-    assert profile.own_seconds(seconds, parts) == {"emulator": 6, "inference": 3, "acting": 1}
+    assert breakdown.own_seconds(seconds, parts) == {"emulator": 6, "inference": 3, "acting": 1}
 
 
 def test_wrapped_methods_are_timed_and_still_work() -> None:
@@ -22,7 +22,7 @@ def test_wrapped_methods_are_timed_and_still_work() -> None:
             time.sleep(seconds)
             return "done"
 
-    worker, timer = Worker(), profile.Timer()
+    worker, timer = Worker(), breakdown.Timer()
     timer.wrap(worker, "act", "acting")
     assert [worker.act(0.02), worker.act(0.01)] == ["done"] * 2
     assert 0.03 <= timer.seconds["acting"] < 1
@@ -30,7 +30,7 @@ def test_wrapped_methods_are_timed_and_still_work() -> None:
 
 @pytest.mark.parametrize("method", ["a2c", "a3c_lstm"])
 def test_parts_add_up_to_the_time_of_a_decision(method: str) -> None:
-    found = profile.profile(method, {"network": "mnih2013"}, "pong", 0.2)
+    found = breakdown.breakdown(method, {"network": "mnih2013"}, "pong", 0.2)
     speed = found.pop("frames/s")
     assert sum(found.values()) == pytest.approx(4e6 / speed)
     assert min(found.values()) > 0
@@ -38,4 +38,4 @@ def test_parts_add_up_to_the_time_of_a_decision(method: str) -> None:
 
 def test_a_method_without_known_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="reinforce: topology episodes; allowed: lockstep, async"):
-        profile.profile("reinforce", {}, "pong", 0.1)
+        breakdown.breakdown("reinforce", {}, "pong", 0.1)

@@ -1,4 +1,4 @@
-"""Where the time of a training goes: `python -m benchmarks.profile a2c a3c_ff dqn`.
+"""Where the time of a training goes: `python -m benchmarks.breakdown a2c a3c_ff dqn`.
 
 Trains each method in this process, A3C's workers in turn, and times its parts from outside;
 prints microseconds a decision as a table. A part that contains another is printed without it.
@@ -74,7 +74,7 @@ def own_seconds(seconds: dict[str, float], parts: dict[str, tuple[str, str]]) ->
     return own
 
 
-def profile(method: str, sets: dict[str, Any], game: str, seconds: float) -> dict[str, float]:
+def breakdown(method: str, sets: dict[str, Any], game: str, seconds: float) -> dict[str, float]:
     """Train `method` and return microseconds a decision, by part, and frames per second.
 
     `ValueError` for a method whose parts are not known here.
@@ -117,13 +117,13 @@ def profile(method: str, sets: dict[str, Any], game: str, seconds: float) -> dic
     }
 
 
-def markdown(profiles: dict[str, dict[str, float]]) -> str:
+def markdown(found: dict[str, dict[str, float]]) -> str:
     """The table: a column for each method."""
     rows = dict.fromkeys(part for parts in PARTS.values() for part in parts)
     rows = [*rows, REST, "frames/s"]
-    lines = [f"| µs a decision | {' | '.join(profiles)} |", f"|---|{'---:|' * len(profiles)}"]
+    lines = [f"| µs a decision | {' | '.join(found)} |", f"|---|{'---:|' * len(found)}"]
     for row in rows:
-        cells = [f"{found[row]:,.0f}" if row in found else "" for found in profiles.values()]
+        cells = [f"{found[row]:,.0f}" if row in found else "" for found in found.values()]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -131,7 +131,7 @@ def markdown(profiles: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     """Profile and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.profile",
+        prog="python -m benchmarks.breakdown",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -143,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     machine.prepare()
     sets = json.loads(options.sets)
-    found = {name: profile(name, sets, options.game, options.seconds) for name in options.methods}
+    found = {name: breakdown(name, sets, options.game, options.seconds) for name in options.methods}
     print(markdown(found))
     if options.out:
         report = {
