@@ -117,13 +117,16 @@ def breakdown(method: str, sets: dict[str, Any], game: str, seconds: float) -> d
     }
 
 
-def markdown(found: dict[str, dict[str, float]]) -> str:
+def markdown(breakdowns: dict[str, dict[str, float]]) -> str:
     """The table: a column for each method."""
     rows = dict.fromkeys(part for parts in PARTS.values() for part in parts)
     rows = [*rows, REST, "frames/s"]
-    lines = [f"| µs a decision | {' | '.join(found)} |", f"|---|{'---:|' * len(found)}"]
+    lines = [
+        f"| µs a decision | {' | '.join(breakdowns)} |",
+        f"|---|{'---:|' * len(breakdowns)}",
+    ]
     for row in rows:
-        cells = [f"{found[row]:,.0f}" if row in found else "" for found in found.values()]
+        cells = [f"{own[row]:,.0f}" if row in own else "" for own in breakdowns.values()]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
