@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import games, published, render, table1
+from analysis import footnotes, games, published, render, table1
 from analysis.figures import FIGURES, caption, names
 from analysis.io import write_text
 from analysis.normalise import RULES
@@ -103,10 +103,10 @@ def protocol_html(study: Study) -> str:
         "Seeds": ", ".join(map(str, study.seeds)),
         "Budgets": ", ".join(f"{frames_text(f)} frames ({f:,})" for f in study.milestones_frames)
         + " per run; a policy is kept and evaluated at each",
-        "Protocol": f"{study.protocol}: {table1.PROTOCOLS.get(study.protocol, '')}; in training "
+        "Protocol": f"{study.protocol}: {footnotes.PROTOCOLS.get(study.protocol, '')}; in training "
         "rewards are clipped as each method file says, reported returns never are",
         "Evaluation": f"{evaluation['episodes']} episodes per run and budget, "
-        f"{table1.actions_text(study)}, seed {evaluation['seed']}, "
+        f"{footnotes.actions_text(study)}, seed {evaluation['seed']}, "
         f"reported: {study.selections_text()}",
         "Normalisation": f"references {study.references}, rule {study.rule}: {RULES[study.rule]}",
         "Intervals": f"{100 * study.level:g} %, stratified bootstrap over seeds, {study.reps} "
@@ -119,7 +119,7 @@ def protocol_html(study: Study) -> str:
     lines = ["<dl>"]
     lines += [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()]
     lines.append("</dl>")
-    lines.append(f"<h3>Deviations</h3>\n<p>{_code(table1.override_notes(study)[0])}</p>")
+    lines.append(f"<h3>Deviations</h3>\n<p>{_code(footnotes.override_notes(study)[0])}</p>")
     rows = [
         Row([study.method_label(method), f"`{key}`" if key else render.DASH, reason])
         for method in study.methods
@@ -203,7 +203,7 @@ def missing_html(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> str
     """Return what the study asks for and does not have, cell by cell."""
     if missing.empty and not (runs["status"] == "diverged").any():
         return "<p>Nothing is missing and no run diverged.</p>\n"
-    notes = table1.missing_notes(study, runs, missing)
+    notes = footnotes.missing_notes(study, runs, missing)
     lines = [f'<p class="warning">{escape(note)}</p>' for note in notes]
     if len(missing):
         rows = [

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.aggregate import point_estimates
-from analysis.normalise import RULES
+from analysis.footnotes import notes
 from analysis.published import load_rows
 from analysis.reference import load_scores, normalised
 from analysis.render import (
@@ -20,7 +20,6 @@ from analysis.render import (
 )
 from analysis.scores import (
     METHODS,
-    MISSING_REASONS,
     UNTRAINED,
     Study,
     complete_seeds,
@@ -37,10 +36,6 @@ NOOP_SYSTEMS = (
     "a3c_fortunato",
     "a2c_schulman",
 )
-PAPER_FRAMES = {"1 day": 320_000_000, "4 days": 1_000_000_000}
-# Below this share of the paper's "1 day" a budget is called small.
-SMALL_SHARE = 0.5
-
 COLUMNS = [
     "kind",
     "row",
@@ -82,26 +77,6 @@ KINDS = {
     "no_complete_seed": "Trained here",
     "not_trained": "Not trained in this study",
 }
-PROTOCOLS = {
-    "noop": "no-op starts (up to 30 no-ops), the game's own actions, no sticky actions",
-    "sticky": "sticky actions (the last action repeated with probability 0.25), all 18 actions, "
-    "no no-op starts",
-}
-NORMALISED_WITH = {"human_starts": "human-starts", "noop_starts": "no-op-starts"}
-ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest action taken"}
-
-
-def actions_text(study: Study) -> str:
-    """Return how evaluated policies chose actions; those of action values are not sampled from."""
-    selection = study.evaluation["action_selection"]
-    epsilons = {
-        study.method_label(method): study.expected_settings(method).get("evaluation_epsilon")
-        for method in study.methods
-    }
-    valued = [f"{label} {value:g}" for label, value in epsilons.items() if value is not None]
-    if selection == "greedy" or not valued:
-        return ACTIONS[selection]
-    return f"{ACTIONS[selection]} (or epsilon-greedy: {', '.join(valued)})"
 
 
 def table1(
@@ -294,162 +269,3 @@ def _cells(row, count: int, width: int) -> list[str]:
             for m in ("mean", "median", "iqm")
         ),
     ]
-
-
-def notes(
-    study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.DataFrame
-) -> list[str]:
-    """Return the footnotes: what the numbers are, how far they carry, and what is not there."""
-    evaluation = study.evaluation
-    out = [
-        "0 % is the random reference and 100 % the human one. \"All games\" is recomputed from the "
-        "published raw scores over every game the row has, \"these games\" over the games of this "
-        f"study only{_game_list(study)}. IQM is the mean of the middle half of all runs.",
-        "Published rows under human starts are normalised with human-starts references, each under "
-        "the rule that comes nearest to its printed value; all rules side by side: the published "
-        "tables (`snakemake published`). Human starts are not public, so rows trained here are "
-        "measured under another protocol than these and compare only roughly.",
-        f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
-        f"{evaluation['episodes']} evaluation episodes per run and milestone, "
-        f"{actions_text(study)}, evaluation seed {evaluation['seed']}, at most "
-        "108,000 "
-        "frames an episode. Normalised with "
-        f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
-        f"{RULES[study.rule]}.",
-        *([_selection_note(study), _budget_note(study)]
-          if set(study.methods) != {UNTRAINED} else []),
-        _interval_note(study, table),
-        "Training time of a row trained here is the mean over its runs (one game, one seed each): "
-        "wall-clock time, and time summed over cores, on the hardware that the report names; "
-        "published times are as printed.",
-    ]  # fmt: skip
-    out += override_notes(study)
-    out += missing_notes(study, runs, missing)
-    return out
-
-
-def _game_list(study: Study, shown: int = 12) -> str:
-    if len(study.games) > shown:
-        return f" ({len(study.games)} games, each in tables/games)"
-    return f" ({', '.join(study.games)})"
-
-
-def _selection_note(study: Study) -> str:
-    text = (
-        "Selection says which policy of a run is reported. `final weights`: the one at the row's "
-        "number of frames, as Mnih et al. 2016 report A3C; `best checkpoint`: the best evaluated "
-        "one, as the papers of the value-based rows do; `not published`: no statement was found; "
-        "other words are the source's."
-    )
-    if all(study.selection_of(method) != "best" for method in study.methods):
-        return text
-    counts = ", ".join(
-        f"{number} at {frames_text(frames)}"
-        for number, frames in enumerate(study.milestones_frames, 1)
-    )
-    return (
-        f"{text} The best of a run trained here has the highest mean return among its evaluations "
-        f"at this row's frames and the milestones before ({counts}); it is reported on the "
-        "episodes that selected it, so it is biased upwards, more with more evaluations, and is "
-        "not to be compared with final weights."
-    )
-
-
-def _budget_note(study: Study) -> str:
-    day = PAPER_FRAMES["1 day"]
-    shares = "; ".join(
-        f"{frames_text(frames)} frames are {_percent(100 * frames / day)} of it"
-        for frames in study.milestones_frames
-    )
-    small = [f for f in study.milestones_frames if f < SMALL_SHARE * day]
-    text = (
-        "Budgets: the paper's A3C rows stand for 320M frames (\"1 day\") and about 1000M "
-        f"(\"4 days\") per game. Against 320M frames, {shares}."
-    )  # fmt: skip
-    if not small:
-        return text
-    if len(small) == len(study.milestones_frames):
-        return f"{text} These are small budgets: the rows show what so little training gives."
-    return f"{text} Budgets below half of it ({', '.join(map(frames_text, small))}) are small."
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
-
-
-def _interval_note(study: Study, table: pd.DataFrame) -> str:
-    trained = table[table["kind"] == "trained"]
-    text = (
-        f"Brackets: {100 * study.level:g} % intervals by stratified bootstrap over seeds "
-        f"(percentile, {study.reps} repetitions, generator seed {study.rng_seed}; rliable)."
-    )
-    one = trained[trained["seeds"] == 1]
-    if len(one):
-        names = ", ".join(dict.fromkeys(one["row"]))
-        text += f" One seed gives no interval: {names}."
-    few = trained[(trained["seeds"] > 1) & (trained["seeds"] < 5)]
-    if len(few):
-        counts = sorted({int(seeds) for seeds in few["seeds"]})
-        text += (
-            f" Intervals from {' or '.join(map(str, counts))} seeds are rough and tend to be "
-            "too narrow."
-        )
-    return text
-
-
-def override_notes(study: Study) -> list[str]:
-    """Return one note that lists the settings in which the study leaves the method files."""
-    parts = []
-    for method in study.methods:
-        own = study.method_files.get(method, {}).get("settings", {})
-        changed = {
-            key: value
-            for key, value in study.expected_settings(method).items()
-            if own.get(key) != value
-        }
-        if changed:
-            values = ", ".join(
-                f"`{key}` {_value(own[key])} -> {_value(value)}"
-                if key in own
-                else f"`{key}` {_value(value)}"
-                for key, value in changed.items()
-            )
-            parts.append(f"{study.method_label(method)}: {values}")
-    if not parts:
-        return ["Settings are those of the method files; the study overrides none."]
-    return [f"Settings that the study changes from the method files: {'; '.join(parts)}."]
-
-
-def _value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
-    """Return the notes on diverged runs and on whatever else the study asks for and lacks."""
-    out = []
-    diverged = runs[runs["status"] == "diverged"]
-    if len(diverged):
-        listed = "; ".join(
-            f"{study.method_label(row.method)} / {row.game} / seed {row.seed} at "
-            f"{frames_text(row.frames)} frames ({row.reason or 'no reason given'})"
-            for row in diverged.itertuples()
-        )
-        out.append(f"Diverged runs: {listed}.")
-    if len(missing):
-        parts = []
-        grouped = missing.groupby(["method", "milestone", "reason"], sort=False)
-        for (method, milestone, reason), rows in grouped:
-            cells = [f"{row.game} seed {row.seed}" for row in rows.itertuples()]
-            shown = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
-            parts.append(
-                f"{study.method_label(method)} at {frames_text(milestone)}: "
-                f"{MISSING_REASONS.get(reason, reason)} ({shown})"
-            )
-        runs = len(study.methods) * len(study.games) * len(study.seeds)
-        milestones = len(study.milestones_frames)
-        out.append(
-            f"Missing, {len(missing)} of {runs * milestones} ({runs} runs x {milestones} "
-            f"milestones): {'; '.join(parts)}. A method is "
-            "aggregated over its seeds that have every game; nothing is imputed."
-        )
-    return out

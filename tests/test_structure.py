@@ -30,8 +30,8 @@ LAYERS = [
 ONLY = {  # package or module -> the files that may import it
     "ale_py": {"agents/atari.py"},
     "rliable": {"analysis/aggregate.py"},
-    "matplotlib": {"analysis/plots.py"},
-    "seaborn": {"analysis/plots.py"},
+    "matplotlib": {"analysis/plot_style.py", "analysis/plots.py"},
+    "seaborn": {"analysis/plot_style.py"},
     "ray": {"agents/ray_cluster.py"},
 }
 WITHOUT_TORCH = ("audit", "trace", "atari", "files", "seeding", "parameter_server", "ray_cluster")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import aggregate, collect, plots, report, tables
+from analysis import aggregate, collect, plot_style, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
 from analysis.figures import FIGURES, caption, names
 from analysis.scores import METHODS, ResultsError, load_runs, load_study
@@ -143,8 +143,8 @@ def test_figures_without_any_run(tmp_path: Path):
 
 
 def test_every_method_has_its_own_look():
-    looks = [plots.style(method) for method in METHODS]
-    assert plots.OTHER_STYLE[0] not in {look["color"] for look in looks}
+    looks = [plot_style.style(method) for method in METHODS]
+    assert plot_style.OTHER_STYLE[0] not in {look["color"] for look in looks}
     assert len({look["color"] for look in looks}) == len(METHODS)
     assert len({look["marker"] for look in looks}) == len(METHODS)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import aggregate, collect, plots, report, status, tables
+from analysis import aggregate, collect, plot_style, plots, report, status, tables
 from analysis.curves import bin_count, curves, load_training
 from analysis.scores import METHODS, load_aggregates, load_runs, load_study, read_json
 from tests.analysis import synthetic
@@ -66,8 +66,8 @@ def test_curves_are_those_of_the_trained_methods(results: Path):
 
 
 def test_colour_is_its_own():
-    colours = [plots.style(method)["color"] for method in METHODS]
-    assert colours.count(plots.style("random")["color"]) == 1
+    colours = [plot_style.style(method)["color"] for method in METHODS]
+    assert colours.count(plot_style.style("random")["color"]) == 1
 
 
 def test_status_counts_only_frames_to_be_trained(results: Path):
