@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from agents import files, provenance
-from analysis import plots
+from analysis import plot_style
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = (1, 2, 4, 8, 16)
@@ -95,7 +95,7 @@ def draw(report: dict[str, Any]) -> Figure:
         workers,
         [run["frames_per_second"] / first for run in runs],
         label=f"frames/s here, {report['cores']} cores",
-        **plots.style("a3c_ff"),
+        **plot_style.style("a3c_ff"),
     )
     speed.plot(
         list(PUBLISHED_SPEEDUP),
@@ -113,7 +113,7 @@ def draw(report: dict[str, Any]) -> Figure:
         [run["score"] for run in scored],
         [run["score_standard_error"] or 0 for run in scored],
         capsize=3,
-        **plots.style("a3c_ff"),
+        **plot_style.style("a3c_ff"),
     )
     score.set(
         xlabel="workers",
@@ -155,8 +155,8 @@ def main() -> int:
     }
     files.write_json(options.out / "scaling.json", report)
     files.write_text(options.out / "scaling.md", markdown(report))
-    with plots.theme():
-        plots.save(draw(report), options.out, "scaling")
+    with plot_style.theme():
+        plot_style.save(draw(report), options.out, "scaling")
     print(markdown(report))
     return 0
 

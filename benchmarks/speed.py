@@ -31,10 +31,20 @@ SMALL = {"network": "mnih2013"}
 BFLOAT16 = {"precision": "bfloat16"}
 LSTM = {"lstm_cells": 256}
 NETWORK_KEYS = ("network", "precision")
-# Fewer and larger processes than the paper's 16 of one emulator, as the study pong has them.
-LARGE_WORKERS = {"workers": 4, "lanes_per_worker": 8, "rollout_steps": 5}
+# Larger processes than the paper's 16 of one emulator: as many, and as few as the study pong has.
+LANES_8 = {"workers": 16, "lanes_per_worker": 8}
+LARGE_WORKERS = {"workers": 4, "lanes_per_worker": 8}
 # As peer_sb3.py has them; both learn from the first measured decision on.
 SB3_DQN = {"replay_capacity_steps": 100_000, "learning_starts_frames": 4_000}
+# Whom a method of ours is compared with, where both have the same network.
+RIVALS = {
+    "a2c": "sb3 a2c",
+    "actor_critic": "sb3 a2c",
+    "reinforce": "sb3 a2c",
+    "dqn": "sb3 dqn",
+    "a3c_ff": "pfrl a3c_ff",
+}
+LABELS = {"sb3": "Stable-Baselines3", "envpool": "EnvPool", "pfrl": "PFRL"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,9 @@ def _ours() -> list[Case]:
     cases.append(Case("plain_learning", layouts=one))
     cases.append(Case("a3c_ff", limited=True))
     cases.append(Case("a3c_ff", SMALL | BFLOAT16, limited=True))
-    cases.append(Case("a3c_ff", SMALL | BFLOAT16 | LARGE_WORKERS, limited=True, layouts=one))
+    cases.append(Case("a3c_ff", LANES_8, limited=True))
+    cases.append(Case("a3c_ff", BFLOAT16 | LANES_8, limited=True))
+    cases.append(Case("a3c_ff", SMALL | BFLOAT16 | LARGE_WORKERS, limited=True))
     for settings in (LSTM, LSTM | SMALL | BFLOAT16):
         cases += [Case(part, settings, layouts=one) for part in ("inference", "learning")]
     cases.append(Case("a3c_lstm", limited=True, layouts=one))
@@ -108,6 +120,7 @@ PEERS = [
     Case("emulator", peer="envpool", layouts=("per_core",)),
     Case("a2c", peer="sb3"),
     Case("dqn", peer="sb3"),
+    Case("a3c_ff", peer="pfrl"),
 ]
 
 
@@ -163,7 +176,7 @@ def measure(case: Case, layout: str, game: str, seconds: float) -> dict[str, flo
 def summarise(
     cases: list[Case], samples: dict[tuple[str, str], list[dict[str, float]]], cores: int
 ) -> list[dict[str, Any]]:
-    """Medians, spread, and ratios to the machine's limit and to Stable-Baselines3."""
+    """Medians, spread, and ratios to the machine's limit and to the peer of RIVALS."""
     rates = {
         key: [sample["frames_per_second"] for sample in found] for key, found in samples.items()
     }
@@ -189,7 +202,8 @@ def summarise(
                 ),
                 "limit": None,
                 "ratio_to_limit": None,
-                "ratio_to_sb3": None,
+                "peer": None,
+                "ratio_to_peer": None,
             }
             if case.limited:
                 parts = [(part.key, "per_core") for part in case.parts()]
@@ -197,13 +211,12 @@ def summarise(
                     limit = 1 / sum(1 / median(rates[part]) for part in parts)
                     row["limit"] = limit * (cores if layout == "all_cores" else 1)
                     row["ratio_to_limit"] = own / row["limit"]
-            rival = rates.get(
-                (f"sb3 {'dqn' if 'dqn' in case.name else 'a2c'} nature float32", layout)
-            )
-            trains = case.limited or case.name == "dqn"
-            if trains and rival and not case.peer and "nature" in case.variant:
+            peer = RIVALS.get(case.name, "")
+            rival = rates.get((f"{peer} nature float32", layout))
+            if rival and not case.peer and "nature" in case.variant:
+                row["peer"] = peer.split()[0]
                 # Pair by pair: both of one round, minutes apart at most.
-                row["ratio_to_sb3"] = median(a / b for a, b in zip(found, rival, strict=False))
+                row["ratio_to_peer"] = median(a / b for a, b in zip(found, rival, strict=False))
             rows.append(row)
     return rows
 
@@ -216,11 +229,12 @@ def markdown(report: dict[str, Any]) -> str:
 
     lines = [
         "| what | network, precision | layout | frames/s, median (lowest to highest) | of limit "
-        "| times SB3 | peak memory, MB |",
+        "| times its peer | peak memory, MB |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
     for row in report["rows"]:
-        by = {"retable": "", "sb3": "Stable-Baselines3: ", "envpool": "EnvPool: "}[row["by"]]
+        by = f"{LABELS[row['by']]}: " if row["by"] in LABELS else ""
+        peer = f"{ratio(row['ratio_to_peer'])} {LABELS[row['peer']]}" if row["peer"] else ""
         spread = f"{row['frames_per_second']:,.0f} ({row['lowest']:,.0f} to {row['highest']:,.0f})"
         cells = [
             by + row["name"],
@@ -228,7 +242,7 @@ def markdown(report: dict[str, Any]) -> str:
             {"per_core": "one job a core", "all_cores": "one job, all cores"}[row["layout"]],
             spread,
             ratio(row["ratio_to_limit"]),
-            ratio(row["ratio_to_sb3"]),
+            peer,
             f"{row['peak_memory_bytes'] / 1e6:,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

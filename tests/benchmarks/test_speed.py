@@ -39,10 +39,10 @@ def test_limit_and_ratios_by_hand() -> None:
     assert (row["lowest"], row["highest"]) == (100, 250)
     assert row["limit"] == pytest.approx(2000 / 7)
     assert row["ratio_to_limit"] == pytest.approx(0.7)
-    assert row["ratio_to_sb3"] == 2
+    assert (row["peer"], row["ratio_to_peer"]) == ("sb3", 2)
     both = rows["retable a2c nature float32", "all_cores"]
     assert both["limit"] == pytest.approx(4000 / 7)
-    assert both["ratio_to_sb3"] is None
+    assert both["ratio_to_peer"] is None
     assert rows["sb3 a2c nature float32", "per_core"]["ratio_to_limit"] is None
 
 
@@ -76,7 +76,8 @@ def test_table_shows_what_was_measured() -> None:
         "seconds": 6.0,
     }
     lines = speed.markdown(report).splitlines()
-    assert "| a2c | nature float32 | one job a core | 200 (100 to 250) | 0.70 | 2.00 | 2 |" in lines
+    numbers = "200 (100 to 250) | 0.70 | 2.00 Stable-Baselines3 | 2"
+    assert f"| a2c | nature float32 | one job a core | {numbers} |" in lines
     assert (
         "| Stable-Baselines3: a2c | nature float32 | one job a core | 100 (50 to 100) |  |  | 2 |"
         in lines
