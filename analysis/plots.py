@@ -146,6 +146,7 @@ def learning_curves_normalised(study: Study, training: dict) -> Figure:
         return _empty("No seed has logs of its training episodes in every game.")
     figure = _figure(9.6, 3.8)
     left, right = figure.subplots(1, 2, sharey=True)
+    figure.get_layout_engine().set(wspace=0.06)  # the last label of one axis, the first of the next
     for axes, (axis, lines) in zip((left, right), by_axis.items(), strict=True):
         _draw(axes, lines)
         axes.axhline(0, color="#3a4149", linestyle=":", linewidth=1)

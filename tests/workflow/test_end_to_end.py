@@ -141,6 +141,13 @@ def test_changed_study_redoes_what_depends_on_it(
     assert set(jobs) == redone | {"all"}
 
 
+def test_an_evaluation_without_its_audit_is_made_again(editable: Project) -> None:
+    (editable.root / "results/smoke/runs/a2c/pong/1/evaluation/2000/audit.txt").unlink()
+    jobs, printed = editable.plan(*SMOKE)
+    assert runs(printed, "evaluate_run") == {("a2c", "pong", "1")}
+    assert (jobs["evaluate_run"], "train_run" in jobs) == (1, False)
+
+
 def test_published_study_is_small_and_replays(finished: Project) -> None:
     """Every episode of what is published replays, and a published policy plays."""
     run = "results/published/smoke/runs/a2c/pong/0"

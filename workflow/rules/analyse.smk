@@ -39,6 +39,7 @@ rule collect:
         of_study(rules.train_run.output.run),
         of_study(rules.train_run.output.episodes),
         of_study(rules.evaluate_run.output.episodes),
+        of_study(rules.evaluate_run.output.audit),
         study=rules.study_json.output.study,
         games="config/games.csv",
         code=sources("analysis.collect", CODE),

@@ -29,4 +29,5 @@ rule evaluate_run:
 rule evaluate:
     input:
         of_study(rules.evaluate_run.output.episodes),
+        of_study(rules.evaluate_run.output.audit),
     localrule: True
