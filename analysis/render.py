@@ -161,7 +161,7 @@ def html_table(grid: Grid, identifier: str) -> str:
             )
             continue
         cells = [f'<th scope="row">{_text(row.cells[0])}</th>']
-        cells += [f"<td{_class(grid, i)}>{_text(c)}</td>" for i, c in enumerate(row.cells) if i]
+        cells += [f"<td{_class(grid, i)}>{_cell(c)}</td>" for i, c in enumerate(row.cells) if i]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines += ["</tbody>", "</table></div>"]
     if grid.notes:
@@ -173,6 +173,14 @@ def html_table(grid: Grid, identifier: str) -> str:
 
 def _class(grid: Grid, column: int) -> str:
     return "" if grid.is_left(column) else ' class="number"'
+
+
+def _cell(text: str) -> str:
+    """As `_text`; an interval goes below its point, so that a wide table fits a screen."""
+    point, bracket, interval = text.partition(" [")
+    if not (bracket and interval.endswith("]")):
+        return _text(text)
+    return f'{_text(point)} <span class="interval">[{_text(interval)}</span>'
 
 
 def _text(text: str) -> str:
@@ -206,6 +214,7 @@ tbody th { font-weight: 500; white-space: nowrap; }
 thead th, thead th.number { white-space: normal; max-width: 9rem; }
 #table1 { font-size: .76rem; } #table1 td { white-space: nowrap; }
 #table1 th, #table1 td { padding: .26rem .32rem; }
+.interval { display: block; color: #4a525c; }
 tr.section th { background: #f1f4f7; font-weight: 600; }
 ol.notes { font-size: .85rem; color: #4a525c; }
 figure { margin: 1.2rem 0 2rem; } figure img { max-width: 100%; height: auto; }

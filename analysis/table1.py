@@ -235,7 +235,7 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
             section = KINDS[row.kind]
             rows.append(Row([section], section=True))
         rows.append(Row(_cells(row, count, len(columns))))
-    title = f"{study.label} Human-normalised score, percent."
+    title = f"{study.label.rstrip('.')}. Human-normalised score, percent."
     return Grid(title, columns, rows, notes(study, table, runs, missing), frozenset({1, 3, 4}))
 
 
