@@ -6,8 +6,8 @@ from analysis.normalise import RULES
 from analysis.render import frames_text
 from analysis.scores import MISSING_REASONS, UNTRAINED, Study
 
-PAPER_FRAMES = {"1 day": 320_000_000, "4 days": 1_000_000_000}
-# Below this share of the paper's "1 day" a budget is called small.
+PAPER_FRAMES = 320_000_000  # of "1 day"
+# Below this share of it a budget is called small.
 SMALL_SHARE = 0.5
 PROTOCOLS = {
     "noop": "no-op starts (up to 30 no-ops), the game's own actions, no sticky actions",
@@ -47,8 +47,7 @@ def notes(
         f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
         f"{evaluation['episodes']} evaluation episodes per run and milestone, "
         f"{actions_text(study)}, evaluation seed {evaluation['seed']}, at most "
-        "108,000 "
-        "frames an episode. Normalised with "
+        "108,000 frames an episode. Normalised with "
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
         f"{RULES[study.rule]}.",
         *([_selection_note(study), _budget_note(study)]
@@ -91,12 +90,11 @@ def _selection_note(study: Study) -> str:
 
 
 def _budget_note(study: Study) -> str:
-    day = PAPER_FRAMES["1 day"]
     shares = "; ".join(
-        f"{frames_text(frames)} frames are {_percent(100 * frames / day)} of it"
+        f"{frames_text(frames)} frames are {_percent(100 * frames / PAPER_FRAMES)} of it"
         for frames in study.milestones_frames
     )
-    small = [f for f in study.milestones_frames if f < SMALL_SHARE * day]
+    small = [f for f in study.milestones_frames if f < SMALL_SHARE * PAPER_FRAMES]
     text = (
         "Budgets: the paper's A3C rows stand for 320M frames (\"1 day\") and about 1000M "
         f"(\"4 days\") per game. Against 320M frames, {shares}."

@@ -254,6 +254,13 @@ def test_latex_escapes_and_counts_columns(analysed: Path):
     assert "$\\pm$1" in out
 
 
+def test_html_sets_an_interval_below_its_point():
+    grid = render.Grid("t", ["x", "y", "z"], [render.Row(["a", "1.5 [0.5, 2.0]", "see [1]; b"])])
+    page = render.html_table(grid, "t")
+    assert '1.5 <span class="interval">[0.5, 2.0]</span></td>' in page
+    assert ">see [1]; b</td>" in page  # a bracket within a text is no interval
+
+
 def test_markdown_and_html_escape():
     grid = render.Grid("t", ["x", "y"], [render.Row(["a|b", "<i>"])], ["`k` < 1"])
     assert "a\\|b" in render.markdown(grid)
