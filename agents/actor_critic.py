@@ -6,6 +6,8 @@ gradient; nothing here updates weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,8 @@ class RolloutWorker:
         run_seed: the run's seed.
         name: names this worker's random stream ("worker", 3).
         first_lane: number of its first lane among all lanes of the run.
+        drawn_lanes: for how many lanes the random stream is, where others have the same one and
+            this worker takes what is for its own lanes; by default it is for them alone.
         device: "cpu" or "cuda".
     """
 
@@ -53,6 +57,7 @@ class RolloutWorker:
         run_seed: int,
         name: tuple[str | int, ...] = (),
         first_lane: int = 0,
+        drawn_lanes: int | None = None,
         device: str = "cpu",
     ) -> None:
         self.settings = settings
@@ -70,6 +75,9 @@ class RolloutWorker:
         # Drawn on the CPU on every device: the same numbers whatever trains.
         self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions", *name))
         steps, lanes = settings.rollout_steps, env.lanes
+        first_drawn = 0 if drawn_lanes is None else first_lane
+        self._drawn = steps, drawn_lanes or lanes
+        self._own_lanes = slice(first_drawn, first_drawn + lanes)
         # Of each step, and of what follows the last.
         self._stacks = stacks.empty(
             (steps + 1, lanes, *env.observation_shape), pin_memory=self.device.type == "cuda"
@@ -104,7 +112,8 @@ class RolloutWorker:
             self._begin(self.lanes.start())
         self._stacks[0].copy_(self._stacks[-1])
         self._rollout_state = self._state
-        uniform = torch.rand(self._actions.shape, generator=self.generator).to(self.device)
+        uniform = torch.rand(self._drawn, generator=self.generator)[:, self._own_lanes]
+        uniform = uniform.to(self.device)
         starts, played, bonuses = [], [], {}
         # What is known only at the end of a step is put into tensors at the end of the rollout:
         # with few lanes each small operation counts.
@@ -207,3 +216,29 @@ class RolloutWorker:
                 torch.tensor(part, dtype=own.dtype, device=self.device)
                 for part, own in zip(state["lstm"], self._state, strict=True)
             )
+
+
+def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of one worker that has the lanes of all, whose random stream is the same."""
+
+    def joined(lists: Iterable[list[Any]]) -> list[Any]:
+        return list(chain.from_iterable(lists))
+
+    first = states[0]
+    return {
+        "lanes": {key: joined(s["lanes"][key] for s in states) for key in first["lanes"]},
+        "generator": first["generator"],
+        "starts": joined(s["starts"] for s in states),
+        "lstm": first["lstm"]
+        and [joined(parts) for parts in zip(*(s["lstm"] for s in states), strict=True)],
+    }
+
+
+def state_of_lanes(state: dict[str, Any], own: slice) -> dict[str, Any]:
+    """Return the state of a worker that has only the lanes `own` of those in `state`."""
+    return {
+        "lanes": {key: values[own] for key, values in state["lanes"].items()},
+        "generator": state["generator"],
+        "starts": state["starts"][own],
+        "lstm": state["lstm"] and [part[own] for part in state["lstm"]],
+    }

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
 import time
 from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
 import torch
-import torch.multiprocessing
 from torch import Tensor
 
-from agents import machine
+from agents import provenance
 from agents.actor_critic import RolloutWorker
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
+from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 
 
@@ -57,8 +54,7 @@ class Asynchronous:
         self._make_lanes = make_lanes
         self._run_seed = run_seed
         self._workers: list[RolloutWorker] = []
-        self._processes: list[Any] = []
-        self._pipes: list[connection.Connection] = []
+        self._children: list[Child] = []
         self._paused: dict[int, dict[str, Any]] = {}
         self._start_states: list[dict[str, Any]] | None = None
         self._pending: list[FinishedEpisode] = []
@@ -109,8 +105,8 @@ class Asynchronous:
         if self.settings.schedule == "round_robin":
             return self._advance_in_turn()
         self.shared.limit_frames.fill_(until_frames)
-        if not self._processes:
-            self._start_processes()
+        if not self._children:
+            self._start_children()
         self._release()
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline and self.frames < until_frames:
@@ -138,59 +134,36 @@ class Asynchronous:
 
     # --- schedule async: this process starts the workers, listens, and halts them to save
 
-    def _start_processes(self) -> None:
-        context = torch.multiprocessing.get_context("fork")
+    def _start_children(self) -> None:
         for index in range(self.settings.workers):
-            here, there = context.Pipe()
             state = self._start_states[index] if self._start_states else None
-            process = context.Process(
-                target=self._work, args=(index, there, state, os.getpid()), daemon=True
-            )
-            process.start()
-            there.close()
-            self._pipes.append(here)
-            self._processes.append(process)
+            self._children.append(Child(f"A3C worker {index}", self._work, index, state))
 
-    def _work(
-        self, index: int, pipe: connection.Connection, state: dict[str, Any] | None, parent: int
-    ) -> None:
+    def _work(self, parent: Parent, index: int, state: dict[str, Any] | None) -> None:
         """A worker process: turns until told to pause, then its state, then wait for the word."""
-        machine.prepare()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)  # the parent hears them and stops its workers
         worker = self._build_worker(index)
         if state is not None:
             worker.restore(state)
         shared = self.shared
-        while os.getppid() == parent:  # a killed parent leaves no worker behind
+        while parent.lives():
             if shared.pause or self.frames >= shared.limit_frames:
-                usage = resource.getrusage(resource.RUSAGE_SELF)
-                cost = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-                pipe.send(("paused", worker.state(), *cost))
-                while not pipe.poll(0.5):
-                    if os.getppid() != parent:
-                        return
-                if pipe.recv() == "stop":
-                    return
+                parent.send(("paused", worker.state(), *provenance.usage()))
+                parent.receive()
             try:
                 self._turn(index, worker)
             except Diverged as error:
-                pipe.send(("diverged", str(error)))
+                parent.send(("diverged", str(error)))
                 return
             finished = worker.lanes.take_finished()
             if finished:
-                pipe.send(("finished", finished))
+                parent.send(("finished", finished))
 
     def _receive(self, timeout_seconds: float) -> None:
         """Take what the workers say; those that stand still go into `_paused`."""
-        for pipe in connection.wait(self._pipes, timeout_seconds):
-            index = self._pipes.index(pipe)
-            try:
-                kind, *content = pipe.recv()
-            except (EOFError, ConnectionResetError):
-                self._processes[index].join()
-                code = self._processes[index].exitcode
-                raise RuntimeError(f"A3C worker {index} died with exit code {code}") from None
+        pipes = [child.pipe for child in self._children]
+        for pipe in connection.wait(pipes, timeout_seconds):
+            index = pipes.index(pipe)
+            kind, *content = self._children[index].receive()
             if kind == "finished":
                 self._pending += content[0]
             elif kind == "diverged":
@@ -201,13 +174,13 @@ class Asynchronous:
 
     def _release(self) -> None:
         for index in list(self._paused):
-            self._pipes[index].send("go")
+            self._children[index].send("go")
         self._paused = {}
 
     def _halt(self) -> None:
         """Return when every worker stands still; they stay so until the next `advance`."""
         self.shared.pause.fill_(1)
-        while len(self._paused) < len(self._processes):
+        while len(self._paused) < len(self._children):
             self._receive(timeout_seconds=1.0)
         self.shared.pause.fill_(0)
 
@@ -225,7 +198,7 @@ class Asynchronous:
     def state(self) -> dict[str, Any]:
         """Return weights, statistics and every worker's lanes, LSTM state and random state."""
         self._halt()
-        if self._processes:
+        if self._children:
             workers = [self._paused[index] for index in range(self.settings.workers)]
         else:
             workers = [worker.state() for worker in self._workers_here()]
@@ -245,11 +218,9 @@ class Asynchronous:
 
     def close(self) -> None:
         """Stop the workers."""
-        for index, process in enumerate(self._processes):
-            process.kill()  # nothing of a worker's is lost: its state is in the last checkpoint
-            process.join()
-            self._pipes[index].close()
-        self._processes, self._pipes, self._paused = [], [], {}
+        for child in self._children:
+            child.kill()  # nothing of a worker's is lost: its state is in the last checkpoint
+        self._children, self._paused = [], {}
 
     def core_seconds_of_workers(self) -> float:
         """CPU seconds of the worker processes up to their last standstill."""

@@ -31,10 +31,11 @@ from agents.gorila_workers import Actor, Learner, Plan
 from agents.lanes import FinishedEpisode
 from agents.networks import build_action_values
 from agents.optim import FlatParameters
-from agents.parameter_server import ParameterShard, slices
+from agents.parameter_server import ParameterShard
 from agents.ray_cluster import connect, import_ray
 from agents.schedules import Diverged, learning_rate
 from agents.seeding import derive_seed
+from agents.shares import shares
 
 UPDATES_PER_TASK = 16  # at most; a rollout that arrives meanwhile waits for them
 PATIENT_DEATHS = 10  # without a frame between them; from then on with a pause
@@ -128,7 +129,7 @@ class Gorila:
             Plan(settings, run_seed, env.observation_shape, network, make_lanes)
         )
         self._layout = FlatParameters(network)
-        self._slices = slices(self._layout.size, settings.shards)
+        self._slices = shares(self._layout.size, settings.shards)
         self._credit_decisions = 0  # reported, not yet learnt for
         self._round_decisions = settings.actors * settings.lanes_per_actor * settings.rollout_steps
         self._start: dict[str, Any] = {

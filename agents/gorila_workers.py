@@ -26,12 +26,12 @@ from agents.lanes import TrainingLanes
 from agents.machine import keep_freed_memory
 from agents.networks import ActionValueNetwork
 from agents.optim import FlatParameters, clip_gradient
-from agents.parameter_server import slices
 from agents.provenance import usage
 from agents.ray_cluster import import_ray
 from agents.replay import Batch, ReplayMemory
 from agents.schedules import Diverged, require_finite
 from agents.seeding import numpy_generator
+from agents.shares import shares
 
 
 class Rollout(NamedTuple):
@@ -116,7 +116,7 @@ class _Worker:
         self.index, self.incarnation = index, incarnation
         self.network = self.plan.network
         self.flat = FlatParameters(self.network, DTYPES[self.settings.precision])
-        self.slices = slices(self.flat.size, self.settings.shards)
+        self.slices = shares(self.flat.size, self.settings.shards)
         self.versions: list[int] = []
         self.begin(state)
 

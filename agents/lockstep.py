@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from agents import actor_critic, provenance
 from agents.actor_critic import RolloutWorker
+from agents.atari import FRAMES_PER_STEP
 from agents.config import LockstepSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
-from agents.schedules import corrected_update, learning_rate, require_finite
+from agents.processes import Child, Parent
+from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
+from agents.shares import shares
+
+Gather = Callable[[float], list[float]]  # own number -> those of all processes, in their order
 
 
 class Lockstep:
-    """A2C and the one-step actor-critic; see `methods.Training` for the interface."""
+    """A2C and the one-step actor-critic; see `methods.Training` for the interface.
+
+    With several `processes` each has its share of the lanes, on a core of its own: it plays them,
+    adds up their part of the gradient, and updates its share of the weights. All draw the same
+    random numbers for all lanes, so that their number changes nothing but roundings; two runs
+    with as many are equal, bit by bit. This process is the first of them.
+    """
 
     def __init__(
         self,
@@ -24,41 +38,131 @@ class Lockstep:
         run_seed: int,
         budget_frames: int,
         device: str = "cpu",
+        processes: int = 1,
     ) -> None:
+        if device != "cpu" and processes > 1:
+            raise ValueError(f"processes: {processes}; allowed on {device}: 1")
         self.settings = settings
         self.budget_frames = budget_frames
         self.frames = 0
-        self.worker = RolloutWorker(settings, make_lanes(settings.lanes), run_seed, device=device)
-        self.square_average = torch.zeros_like(self.worker.flat.master)
+        self._frames_per_rollout = settings.lanes * settings.rollout_steps * FRAMES_PER_STEP
+        self._make_lanes = make_lanes
+        self._run_seed = run_seed
+        self._lanes = shares(settings.lanes, processes)
+        self.worker = self._build_worker(0, device)
+        weights = self.worker.flat.master
+        self.square_average = torch.zeros_like(weights)
+        self._parts = shares(weights.numel(), processes)
+        self._children: list[Child] = []
+        self._start_states: list[dict[str, Any]] | None = None
+        self._core_seconds = [0.0] * (processes - 1)
+        self._peak_memory = [0] * (processes - 1)
+        if processes > 1:
+            weights.share_memory_()
+            self.square_average.share_memory_()
+            self._gradients = torch.zeros(processes, weights.numel()).share_memory_()
+
+    def _build_worker(self, index: int, device: str = "cpu") -> RolloutWorker:
+        own = self._lanes[index]
+        return RolloutWorker(
+            self.settings,
+            self._make_lanes(own.stop - own.start),
+            self._run_seed,
+            first_lane=own.start,
+            drawn_lanes=self.settings.lanes,
+            device=device,
+        )
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
         """Play one rollout and update once; return the episodes it finished."""
-        worker, settings = self.worker, self.settings
+        if len(self._children) < len(self._lanes) - 1:
+            self._start_children()
+        for child in self._children:
+            child.send(("rollout", self.frames))
+        self._rollout(0, self.worker, self._gather)
+        finished = self.worker.lanes.take_finished()
+        for child in self._children:
+            finished += child.receive()
+        self.worker.flat.publish()  # after every process has updated its part
+        self.frames += self._frames_per_rollout
+        return finished
+
+    def _rollout(self, index: int, worker: RolloutWorker, gather: Gather) -> None:
+        """One rollout of the lanes of process `index`, and its part of the common update."""
+        settings, part = self.settings, self._parts[index]
         worker.collect()
-        loss = worker.backward()
-        gradient = worker.flat.gradient.float()
-        norm = clip_gradient(gradient, settings.gradient_norm_limit)
-        require_finite(loss=loss, gradient_norm=norm)
-        rate = learning_rate(settings, self.frames, self.budget_frames)
+        loss = float(worker.backward())
+        if len(self._parts) == 1:
+            gradient = worker.flat.gradient.float()
+            losses = [loss]
+        else:
+            share = self._share_of_loss(worker)
+            self._gradients[index].copy_(worker.flat.gradient).mul_(share)
+            losses = gather(loss * share)
+            gradient = self._gradients[:, part].sum(0)
+        norms = gather(float(torch.linalg.vector_norm(gradient)))
+        norm = torch.tensor(math.hypot(*norms), device=gradient.device)
+        require_finite(loss=torch.tensor(sum(losses)), gradient_norm=norm)
+        clip_gradient(gradient, settings.gradient_norm_limit, norm)
         rmsprop_step(
-            worker.flat.master,
+            self.worker.flat.master[part],
             gradient,
-            self.square_average,
-            rate,
+            self.square_average[part],
+            learning_rate(settings, self.frames, self.budget_frames),
             settings.rmsprop_decay,
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
-            corrected_update(settings, self.frames // worker.frames_per_rollout),
+            corrected_update(settings, self.frames // self._frames_per_rollout),
         )
-        worker.flat.publish()
-        self.frames += worker.frames_per_rollout
-        return worker.lanes.take_finished()
+
+    def _share_of_loss(self, worker: RolloutWorker) -> float:
+        """What a mean over some lanes counts in the mean over all; sums just add up."""
+        if self.settings.loss_reduction == "sum":
+            return 1.0
+        return worker.lanes.lanes / self.settings.lanes
+
+    # --- several processes: this one leads, and answers each number with those of all
+
+    def _start_children(self) -> None:
+        for index in range(1, len(self._lanes)):
+            name = f"{self.settings.label} process {index}"
+            self._children.append(Child(name, self._follow, index))
+
+    def _gather(self, own: float) -> list[float]:
+        numbers = [own, *(child.receive() for child in self._children)]
+        for child in self._children:
+            child.send(numbers)
+        return numbers
+
+    def _follow(self, parent: Parent, index: int) -> None:
+        """A process beside the first: rollouts and states, as asked for."""
+
+        def gather(own: float) -> list[float]:
+            parent.send(own)
+            return parent.receive()
+
+        worker = self._build_worker(index)
+        if self._start_states is not None:
+            worker.restore(self._start_states[index])
+        while True:
+            request, self.frames = parent.receive()
+            if request == "state":
+                parent.send((worker.state(), *provenance.usage()))
+                continue
+            worker.flat.publish(self.worker.flat.master)
+            try:
+                self._rollout(index, worker, gather)
+            except Diverged:  # the first process has the same numbers, and says so
+                return
+            parent.send(worker.lanes.take_finished())
+
+    # --- saving
 
     def take_finished(self) -> list[FinishedEpisode]:
         """Nothing is played outside `advance`."""
         return []
 
-    def policy(self) -> dict[str, torch.Tensor]:
+    def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""
         return self.worker.flat.state_dict()
 
@@ -67,29 +171,43 @@ class Lockstep:
         return False
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on."""
+        """Return everything that the rest of the run depends on, however many processes run."""
+        if len(self._children) < len(self._lanes) - 1:
+            self._start_children()
+        for child in self._children:
+            child.send(("state", self.frames))
+        states = [self.worker.state()]
+        for index, child in enumerate(self._children):
+            state, self._core_seconds[index], self._peak_memory[index] = child.receive()
+            states.append(state)
         return {
             "frames": self.frames,
             "weights": self.worker.flat.master.cpu().clone(),
             "square_average": self.square_average.cpu().clone(),
-            "worker": self.worker.state(),
+            "worker": actor_critic.join_states(states),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken, bit for bit on a CPU."""
+        """Continue where `state` was taken, bit for bit on a CPU with as many processes."""
         self.frames = state["frames"]
         self.worker.flat.master.copy_(state["weights"])
         self.worker.flat.publish()
         self.square_average.copy_(state["square_average"])
-        self.worker.restore(state["worker"])
+        self._start_states = [
+            actor_critic.state_of_lanes(state["worker"], own) for own in self._lanes
+        ]
+        self.worker.restore(self._start_states[0])
 
     def close(self) -> None:
-        """Nothing runs beside this process."""
+        """Stop the other processes."""
+        for child in self._children:
+            child.kill()
+        self._children = []
 
     def core_seconds_of_workers(self) -> float:
-        """CPU time spent outside this process: none."""
-        return 0.0
+        """CPU seconds of the other processes up to the last state."""
+        return sum(self._core_seconds)
 
     def peak_memory_of_workers(self) -> int:
-        """Bytes resident outside this process: none."""
-        return 0
+        """Sum of the other processes' peak resident bytes (shared pages are counted in each)."""
+        return sum(self._peak_memory)

@@ -59,6 +59,20 @@ class Training(Protocol):
     def peak_memory_of_workers(self) -> int: ...
 
 
+def divide(settings: MethodSettings, device: str, threads: int) -> tuple[int, int]:
+    """Return how many processes share the lanes of a run that has `threads` cores, and the
+    threads of each: of its emulators and of its arithmetic.
+
+    Topology `async` and Gorila count their processes themselves; each has one thread.
+    """
+    if settings.topology in ("async", "gorila"):
+        return 1, 1
+    if settings.topology == "lockstep" and device == "cpu":
+        processes = min(threads, settings.lanes)
+        return processes, threads // processes
+    return 1, threads
+
+
 def build(
     settings: MethodSettings,
     make_lanes: MakeLanes,
@@ -66,11 +80,17 @@ def build(
     budget_frames: int,
     device: str = "cpu",
     folder: Path | None = None,
+    processes: int = 1,
 ) -> Training:
     """Build the training that `settings` describe; nothing plays before its first `advance`.
 
-    `folder` is for files that states refer to; only topology `replay` needs it.
+    `folder` is for files that states refer to; only topology `replay` needs it. `processes` is
+    what `divide` returned; only topology `lockstep` takes more than one.
     """
     cls = TOPOLOGIES[settings.topology]
-    more = {"folder": folder} if settings.topology == "replay" else {}
+    more: dict[str, Any] = {}
+    if settings.topology == "replay":
+        more["folder"] = folder
+    if settings.topology == "lockstep":
+        more["processes"] = processes
     return cls(settings, make_lanes, run_seed, budget_frames, device, **more)

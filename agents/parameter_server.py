@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import threading
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,6 @@ def adagrad_step(
     """
     square_sum += gradient * gradient
     weights -= learning_rate * gradient / np.sqrt(square_sum + np.float32(epsilon))
-
-
-def slices(size: int, shards: int) -> list[slice]:
-    """Return `shards` neighbouring slices of 0..size, whose lengths differ by one at most."""
-    if not 1 <= shards <= size:
-        raise ValueError(f"shards: {shards}; allowed for {size} parameters: 1 to {size}")
-    edges = [size * index // shards for index in range(shards + 1)]
-    return [slice(begin, end) for begin, end in pairwise(edges)]
 
 
 class ParameterShard:

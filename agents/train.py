@@ -105,7 +105,9 @@ class Run:
 
     def build(self) -> None:
         """Build the training and, where there is a checkpoint, continue it."""
-        spec, threads = self.spec, self.threads  # not `self`: Gorila sends the function away
+        spec = self.spec  # not `self`: Gorila sends the function away
+        processes, threads = methods.divide(spec.settings, self.device, self.threads)
+        machine.prepare(threads)
 
         def make_lanes(lanes: int) -> atari.AtariLanes:
             return atari.AtariLanes(spec.game, lanes, spec.protocol, threads)
@@ -117,6 +119,7 @@ class Run:
             spec.budget_frames,
             self.device,
             self.resume_folder,
+            processes,
         )
         if self.checkpoint_path.exists():
             self._resume(checkpoint.load(self.checkpoint_path))
@@ -305,7 +308,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--protocol", default="noop", help=", ".join(atari.PROTOCOLS))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
-        "--threads", type=int, default=1, help="of the emulators and of the arithmetic"
+        "--threads", type=int, default=1, help="cores of the run; A3C and Gorila count their own"
     )
     parser.add_argument("--checkpoint-seconds", type=float, default=120)
     parser.add_argument("--set", default="{}", help="settings to override, as JSON", dest="sets")
@@ -317,6 +320,8 @@ def build_spec(options: argparse.Namespace) -> RunSpec:
     """Check the options; `ValueError` names key, value and what is allowed."""
     if options.seed < 0:
         raise ValueError(f"seed: {options.seed} must not be negative")
+    if options.threads < 1:
+        raise ValueError(f"threads: {options.threads} must be at least 1")
     milestones = options.milestones_frames
     if milestones != sorted(set(milestones)) or milestones[0] <= 0:
         raise ValueError(f"milestones_frames: {milestones} must be positive and ascending")
@@ -344,7 +349,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    machine.prepare(options.threads)
     with checkpoint.exclusive(options.out / "resume" / spec.spec_hash()):
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
 

@@ -117,11 +117,16 @@ def train(
 ) -> dict[str, float]:
     """Train as `agents.train` does, without its files."""
 
+    processes, threads = methods.divide(settings, "cpu", threads)
+    machine.prepare(threads)
+
     def make_lanes(lanes: int) -> atari.AtariLanes:
         return atari.AtariLanes(game, lanes, atari.protocol("noop"), threads)
 
     with tempfile.TemporaryDirectory() as folder:  # of a replay memory's frames
-        training = methods.build(settings, make_lanes, 0, 10**12, folder=Path(folder))
+        training = methods.build(
+            settings, make_lanes, 0, 10**12, folder=Path(folder), processes=processes
+        )
         try:
             return _advance(training, settings, seconds, warmup_seconds)
         finally:

@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_an_error_that_names_it() -> None:
     training = build()
     try:
         training.advance(BUDGET)
-        os.kill(training._processes[1].pid, signal.SIGKILL)
+        os.kill(training._children[1].process.pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="A3C worker 1 died with exit code -9"):
             training.state()
     finally:
@@ -113,7 +113,7 @@ def test_a_worker_that_diverges_says_so() -> None:
 def test_closed_workers_are_gone() -> None:
     training = build()
     training.advance(BUDGET)
-    processes = list(training._processes)
+    processes = [child.process for child in training._children]
     training.close()
     assert len(processes) == 2
     assert not any(process.is_alive() for process in processes)

@@ -29,7 +29,8 @@ from agents import (
 )
 from agents.lanes import TrainingLanes
 from agents.optim import FlatParameters
-from agents.parameter_server import ParameterShard, adagrad_step, slices
+from agents.parameter_server import ParameterShard, adagrad_step
+from agents.shares import shares
 from tests.agents import worlds
 from tests.agents.worlds import METHODS, Doors, recent, settings, use_tiny_trunk
 
@@ -120,16 +121,16 @@ def test_a_lasting_rise_of_the_loss_is_let_in() -> None:
     assert judged == [False] * 4 + [True, True, False, False]
 
 
-def test_slices_cover_everything_once() -> None:
-    assert slices(7, 3) == [slice(0, 2), slice(2, 4), slice(4, 7)]
-    with pytest.raises(ValueError, match="shards: 4; allowed for 3 parameters: 1 to 3"):
-        slices(3, 4)
+def test_shares_cover_everything_once() -> None:
+    assert shares(7, 3) == [slice(0, 2), slice(2, 4), slice(4, 7)]
+    with pytest.raises(ValueError, match="parts: 4; allowed for 3 things: 1 to 3"):
+        shares(3, 4)
 
 
 def test_shards_together_are_one_server() -> None:
     random = np.random.default_rng(0)
     weights = random.normal(size=11).astype(np.float32)
-    whole, parts = shard(weights), slices(11, 3)
+    whole, parts = shard(weights), shares(11, 3)
     shards = [shard(weights[part]) for part in parts]
     for _ in range(5):
         gradient = random.normal(size=11).astype(np.float32)
@@ -173,7 +174,7 @@ def parts(chosen: Any, seed: int = 0) -> tuple[list, list, list]:
     flat = FlatParameters(network)
     shards = [
         shard(flat.master.numpy()[part], chosen.max_staleness_updates)
-        for part in slices(flat.size, chosen.shards)
+        for part in shares(flat.size, chosen.shards)
     ]
     made = []
     for kind, count in (

@@ -12,8 +12,8 @@ rule train_run:
         f"{LOGS}/train/{{method}}/{{game}}/{{seed}}.log",
     conda:
         "../../environment.yml"
-    # One core a process: --cores N trains N runs side by side, A3C takes a core for each worker, or
-    # all there are. A second torch thread would slow all of them.
+    # One core a run: --cores N trains N runs side by side; A3C takes a core for each worker, or all
+    # there are. With fewer runs than cores, --set-threads train_run=N gives each N.
     threads: lambda wildcards: processes(STUDY, wildcards.method, CODE)
     # Where and how it runs; a change here trains nothing again.
     resources:
@@ -31,7 +31,7 @@ rule train_run:
         "python -m agents.train --method {input.method} --game {wildcards.game}"
         " --seed {wildcards.seed} --milestones-frames {params.milestones}"
         " --protocol {params.protocol} --device {resources.device}"
-        " --checkpoint-seconds {resources.checkpoint_seconds}"
+        " --threads {threads} --checkpoint-seconds {resources.checkpoint_seconds}"
         " --set {params.settings:q} --out {params.out} > {log} 2>&1"
 
 

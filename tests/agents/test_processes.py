@@ -1,0 +1,58 @@
+"""Child processes never outlive the one that started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTS_A_CHILD = """
+import sys, time
+from agents.processes import Child
+def work(parent):
+    parent.send("here")
+    parent.receive()
+child = Child("child", work)
+assert child.receive() == "here"
+print(child.process.pid, flush=True)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # a zombie is dead: whoever adopted it has not looked yet
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("", 0), ("raise SystemExit(5)", 5), ("time.sleep(60)", -signal.SIGKILL)],
+    ids=["returns", "raises", "is killed"],
+)
+def test_a_child_ends_with_its_parent(end: str, code: int) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTS_A_CHILD + end], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        pid = int(parent.stdout.readline())
+        if code == -signal.SIGKILL:
+            assert is_alive(pid)
+            parent.kill()
+        assert parent.wait(30) == code
+        deadline = time.monotonic() + 10
+        while is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not is_alive(pid)
+    finally:
+        parent.kill()
+        parent.stdout.close()
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
