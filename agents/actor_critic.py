@@ -6,6 +6,7 @@ gradient; nothing here updates weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -162,7 +163,8 @@ class RolloutWorker:
     def backward(self) -> Tensor:
         """Leave the gradient of the rollout's loss in `flat.gradient`; return the loss (0-d).
 
-        L = policy loss + c_v value loss - beta entropy, summed or averaged over T B steps
+        L = policy loss + c_v value loss - beta entropy, summed or averaged over T B steps, of all
+        lanes that share the random stream: what their workers find adds up.
         """
         settings = self.settings
         rewards, discounts = self._rewards.to(self.device), self._discounts.to(self.device)
@@ -190,7 +192,7 @@ class RolloutWorker:
             - settings.entropy_weight * targets.entropy(logits).sum()
         )
         if settings.loss_reduction == "mean":
-            loss = loss / values.numel()
+            loss = loss / math.prod(self._drawn)
         loss.backward()
         return loss.detach()
 

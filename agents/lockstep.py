@@ -60,7 +60,10 @@ class Lockstep:
         if processes > 1:
             weights.share_memory_()
             self.square_average.share_memory_()
-            self._gradients = torch.zeros(processes, weights.numel()).share_memory_()
+            # No copy: each process adds up its part of the gradient where the others read it.
+            own = self.worker.flat.gradient
+            self._gradients = own.new_zeros(processes, own.numel()).share_memory_()
+            self.worker.flat.keep_gradient_in(self._gradients[0])
 
     def _build_worker(self, index: int, device: str = "cpu") -> RolloutWorker:
         own = self._lanes[index]
@@ -91,15 +94,11 @@ class Lockstep:
         """One rollout of the lanes of process `index`, and its part of the common update."""
         settings, part = self.settings, self._parts[index]
         worker.collect()
-        loss = float(worker.backward())
+        losses = gather(float(worker.backward()))
         if len(self._parts) == 1:
             gradient = worker.flat.gradient.float()
-            losses = [loss]
         else:
-            share = self._share_of_loss(worker)
-            self._gradients[index].copy_(worker.flat.gradient).mul_(share)
-            losses = gather(loss * share)
-            gradient = self._gradients[:, part].sum(0)
+            gradient = self._gradients[:, part].sum(0, dtype=torch.float32)
         norms = gather(float(torch.linalg.vector_norm(gradient)))
         norm = torch.tensor(math.hypot(*norms), device=gradient.device)
         require_finite(loss=torch.tensor(sum(losses)), gradient_norm=norm)
@@ -114,12 +113,6 @@ class Lockstep:
             settings.rmsprop_epsilon_place,
             corrected_update(settings, self.frames // self._frames_per_rollout),
         )
-
-    def _share_of_loss(self, worker: RolloutWorker) -> float:
-        """What a mean over some lanes counts in the mean over all; sums just add up."""
-        if self.settings.loss_reduction == "sum":
-            return 1.0
-        return worker.lanes.lanes / self.settings.lanes
 
     # --- several processes: this one leads, and answers each number with those of all
 
@@ -142,6 +135,7 @@ class Lockstep:
             return parent.receive()
 
         worker = self._build_worker(index)
+        worker.flat.keep_gradient_in(self._gradients[index])
         if self._start_states is not None:
             worker.restore(self._start_states[index])
         while True:

@@ -33,15 +33,22 @@ class FlatParameters:
             if dtype == torch.float32
             else torch.empty(self.size, dtype=dtype, device=device)
         )
-        self.gradient = torch.zeros(self.size, dtype=dtype, device=device)
+        self._parameters = parameters
         self._shapes = {name: p.shape for name, p in module.named_parameters()}
         offset = 0
         for parameter in parameters:
             self._view(self.master, offset, parameter.shape).copy_(parameter.detach())
             parameter.data = self._view(self.compute, offset, parameter.shape)
-            parameter.grad = self._view(self.gradient, offset, parameter.shape)
             offset += parameter.numel()
+        self.keep_gradient_in(torch.zeros(self.size, dtype=dtype, device=device))
         self.publish()
+
+    def keep_gradient_in(self, gradient: Tensor) -> None:
+        """Make `gradient` [P], of the network's dtype, the memory that backward adds into."""
+        self.gradient, offset = gradient, 0
+        for parameter in self._parameters:
+            parameter.grad = self._view(gradient, offset, parameter.shape)
+            offset += parameter.numel()
 
     @staticmethod
     def _view(flat: Tensor, offset: int, shape: torch.Size) -> Tensor:

@@ -174,3 +174,16 @@ def test_a_bfloat16_network_keeps_float32_weights() -> None:
     assert network.policy.weight.dtype == torch.bfloat16
     assert torch.equal(flat.master, torch.full_like(flat.master, 1 + 2**-6))
     assert (network.policy.weight == 1 + 2**-6).all()
+
+
+def test_gradients_can_be_kept_in_memory_of_another() -> None:
+    """As the rows of one matrix; what was there before is no longer written."""
+    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    flat = FlatParameters(network)
+    before, rows = flat.gradient, torch.zeros(2, flat.size)
+    flat.keep_gradient_in(rows[1])
+    network(torch.ones(4, 3)).sum().backward()
+    assert torch.equal(rows[1], torch.cat([p.grad.flatten() for p in network.parameters()]))
+    assert flat.gradient.data_ptr() == rows[1].data_ptr()
+    assert rows[1].abs().sum() > 0
+    assert before.abs().sum() == rows[0].abs().sum() == 0
