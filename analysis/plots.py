@@ -113,8 +113,9 @@ def learning_curves(study: Study, training: dict, axis: str) -> Figure:
         lines = curves(study, training, [game], axis, normalised=False)
         _draw(axes, lines)
         if not lines:
-            axes.text(0.5, 0.6, "no episode ended in every run", transform=axes.transAxes,
-                      ha="center", color="#4a525c")  # fmt: skip
+            started = any(of_game == game for _, of_game, _ in training)
+            text = "no episode ended in every run" if started else "no finished run"
+            axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="#4a525c")
         shown |= dict.fromkeys(lines)
         random, human = table.loc[game, ["random", "human"]]
         axes.axhline(random, color="#3a4149", linestyle=":", linewidth=1)

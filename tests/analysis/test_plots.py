@@ -58,6 +58,25 @@ def test_curve_ends_where_its_first_run_ends(tmp_path: Path):
     assert 500_000 < line.x[-1] < 700_000
 
 
+def test_a_panel_without_a_curve_says_why(tmp_path: Path):
+    """No run of the game is there, or its runs ended before their first episode did."""
+    games = ["pong", "breakout", "qbert"]
+    results = synthetic.write_study(tmp_path / "study", games=games, methods=["a2c"])
+    collect.main(["--results", str(results)])
+    study = load_study(results)
+    training = load_training(results, load_runs(results))
+    found = {key: log for key, log in training.items() if key[1] != "breakout"}
+    found |= {key: log[:0] for key, log in found.items() if key[1] == "qbert"}
+    panels = plots.learning_curves(study, found, "frames").axes
+    said = [{text.get_text() for text in axes.texts} for axes in panels[:3]]
+    reasons = {"no finished run", "no episode ended in every run"}
+    assert [texts & reasons for texts in said] == [
+        set(),
+        {"no finished run"},
+        {"no episode ended in every run"},
+    ]
+
+
 def test_normalised_curve_is_linear_in_the_raw_one(tmp_path: Path):
     """Pong, no-op references -20.7 and 14.6: percent = 100 (return + 20.7) / 35.3."""
     results = synthetic.write_study(tmp_path / "study", games=["pong"], methods=["a2c"])
