@@ -16,17 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
 LAYERS = [
-    (
-        "files",
-        "seeding",
-        "config",
-        "machine",
-        "shapes",
-        "layers",
-        "ray_cluster",
-        "shares",
-        "stacks",
-    ),
+    ("files", "seeding", "config", "machine", "shapes", "shares"),
+    ("layers", "ray_cluster", "stacks", "processes"),
     ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
     ("lanes", "replay", "parameter_server"),
