@@ -42,7 +42,7 @@ def restore(env: Lanes, traces: Sequence[Trace]) -> NDArray[np.uint8]:
     """Bring lane i to the state that `traces[i]` leaves it in; return the observations [B, ...].
 
     Lanes only step together, so lane i starts as many steps late as its trace is shorter than
-    the longest: until then it plays action 0 in an episode that its own reset throws away.
+    the longest: until then it plays action 0 in episodes that its own reset throws away.
     """
     if len(traces) != env.lanes:
         raise ValueError(f"traces: {len(traces)} given for {env.lanes} lanes")
@@ -58,7 +58,11 @@ def restore(env: Lanes, traces: Sequence[Trace]) -> NDArray[np.uint8]:
             env.reset(starting, seeds)
         for lane in np.flatnonzero(lengths >= late):
             actions[lane] = traces[lane].actions[lengths[lane] - late]
-        observation = env.step(actions).observation
+        played = env.step(actions)
+        observation = played.observation
+        over = (played.terminated | played.truncated) & (lengths < late)
+        if over.any():  # a lane that still waits
+            env.reset(over, [traces[lane].episode_seed for lane in np.flatnonzero(over)])
     unstarted = (lengths == 0) & (longest > 0)
     if unstarted.any():
         seeds = [traces[lane].episode_seed for lane in np.flatnonzero(unstarted)]

@@ -364,3 +364,21 @@ def test_a_state_of_lanes_that_have_not_started_restores_to_their_start() -> Non
     state = lanes.state()
     assert state["observations_crc32"] == []
     assert np.array_equal(restarted_lanes("pong", 30).restore(state), lanes.start())
+
+
+def test_a_lane_that_waits_may_end_its_episode_meanwhile() -> None:
+    """Doors that action 0 goes through to the end, while another lane has seven steps to replay."""
+    easy, hard = (
+        next(seed for seed in range(1000) if bits(seed)[0] == first and len(set(bits(seed))) == 1)
+        for first in (0, 1)
+    )
+    waits = trace.Trace(easy, np.array([1], np.uint8))  # the wrong door: still in the first room
+    replays = trace.Trace(hard, np.zeros(7, np.uint8))
+    observation = trace.restore(Doors(2), [waits, replays])
+    expected = Doors(2)
+    first_room = expected.reset(np.ones(2, bool), [easy, hard])
+    assert (observation == first_room).all()
+
+
+def bits(seed: int) -> list[int]:
+    return Doors(1).begin(np.random.default_rng(seed))[1]
