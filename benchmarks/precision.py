@@ -7,6 +7,7 @@ training curves (mean of the last 100 episodes, every seed a line) and the evalu
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,12 +17,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from agents import files
+from agents.config import LockstepSettings
 from analysis import plot_style
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ("pong_float32", "pong")
 METHOD, GAME = "a2c", "pong"
 WINDOW_EPISODES = 100
+# Settings that came after a run's record, as they were before.
+SINCE = {
+    field.name: field.metadata["earlier"]
+    for field in dataclasses.fields(LockstepSettings)
+    if "earlier" in field.metadata
+}
 STYLES = {"float32": ("#D55E00", "-"), "bfloat16": ("#009E73", "-.")}
 
 
@@ -53,7 +61,7 @@ def load(results: Path) -> list[dict[str, Any]]:
             {
                 "precision": record["precision"],
                 "seed": record["seed"],
-                "settings": record["settings"],
+                "settings": SINCE | record["settings"],
                 "commit": record["commit"],
                 "curve": recent_returns(folder / "training_episodes.csv"),
                 "evaluations": evaluations,

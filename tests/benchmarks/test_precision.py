@@ -50,6 +50,15 @@ def test_the_figure_ends_at_the_milestone(results: Path) -> None:
     assert [line.get_label() for line in lines] == ["bfloat16", "float32"]
 
 
+def test_a_record_of_before_a_setting_has_what_was_done_then(results: Path) -> None:
+    settings = {"lanes": 16, "precision": "bfloat16", "rmsprop_bias_correction": False}
+    write_run(results, "pong", 2, settings, [1] * 100)
+    assert len(precision.load(results)) == 3
+    write_run(results, "pong", 3, {**settings, "rmsprop_bias_correction": True}, [1] * 100)
+    with pytest.raises(ValueError, match="seed 3, bfloat16: rmsprop_bias_correction differ"):
+        precision.load(results)
+
+
 def test_runs_that_differ_in_more_are_refused(results: Path) -> None:
     other = {"lanes": 8, "precision": "bfloat16"}
     write_run(results, "pong", 2, other, [1] * 100)
