@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents import provenance
+from agents import processes, provenance
 from agents.actor_critic import RolloutWorker
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
@@ -58,6 +58,8 @@ class Asynchronous:
         self._paused: dict[int, dict[str, Any]] = {}
         self._start_states: list[dict[str, Any]] | None = None
         self._pending: list[FinishedEpisode] = []
+        self._frames_seen = 0
+        self._still_seconds = 0.0
         self._core_seconds = [0.0] * settings.workers
         self._peak_memory = [0] * settings.workers
         self._layout = self._build_worker(0).flat
@@ -161,7 +163,9 @@ class Asynchronous:
     def _receive(self, timeout_seconds: float) -> None:
         """Take what the workers say; those that stand still go into `_paused`."""
         pipes = [child.pipe for child in self._children]
-        for pipe in connection.wait(pipes, timeout_seconds):
+        ready = connection.wait(pipes, timeout_seconds)
+        self._watch(timeout_seconds if not ready else 0.0)
+        for pipe in ready:
             index = pipes.index(pipe)
             kind, *content = self._children[index].receive()
             if kind == "finished":
@@ -171,6 +175,16 @@ class Asynchronous:
             else:
                 state, self._core_seconds[index], self._peak_memory[index] = content
                 self._paused[index] = state
+
+    def _watch(self, silent_seconds: float) -> None:
+        """Raise when the workers that were not told to pause neither speak nor count frames."""
+        if not silent_seconds or self.frames != self._frames_seen:
+            self._frames_seen, self._still_seconds = self.frames, 0.0
+            return
+        self._still_seconds += silent_seconds
+        if self._still_seconds >= processes.STALL_SECONDS:
+            index = next(i for i in range(len(self._children)) if i not in self._paused)
+            raise self._children[index].stalled()
 
     def _release(self) -> None:
         for index in list(self._paused):

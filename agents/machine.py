@@ -1,13 +1,15 @@
-"""Settings of the process that make training fast and change no result but denormal numbers."""
+"""Settings of a process that trains; they change no result but denormal numbers."""
 
 from __future__ import annotations
 
 import ctypes
+import signal
 
 import torch
 
 # mallopt's parameters, from malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+PR_SET_PDEATHSIG = 1  # prctl's option, from sys/prctl.h
 
 
 def prepare(threads: int = 1) -> None:
@@ -34,3 +36,12 @@ def keep_freed_memory() -> None:
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_TOP_PAD, 32 * 2**20)
+
+
+def end_with_parent() -> None:
+    """On Linux: have the kernel kill this process when its parent dies, whatever it does then."""
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

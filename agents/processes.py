@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
+import select
 import signal
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from multiprocessing import connection
@@ -13,7 +16,16 @@ from typing import Any
 
 from agents import machine
 
-POLL_SECONDS = 0.5  # between two looks whether the parent still lives
+# A child that is alive and says nothing for so long is given up. Counted second by second, so
+# that a job which was suspended has not waited.
+STALL_SECONDS = 600
+
+
+def _poll_of(pipe: connection.Connection) -> select.poll:
+    """Return what waits for `pipe` to have something; `Connection.poll` makes one at each call."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return poll
 
 
 class Parent:
@@ -21,6 +33,7 @@ class Parent:
 
     def __init__(self, pipe: connection.Connection) -> None:
         self._pipe = pipe
+        self._poll = _poll_of(pipe)
         self._pid = os.getpid()  # made before the fork
 
     def lives(self) -> bool:
@@ -34,7 +47,7 @@ class Parent:
     def receive(self) -> Any:
         """Return what the parent sends next; end this process if it never will."""
         # Siblings hold copies of the pipe's other end, so that a dead parent does not close it.
-        while not self._pipe.poll(POLL_SECONDS):
+        while not self._poll.poll(500):
             if not self.lives():
                 sys.exit()
         return self._pipe.recv()
@@ -53,6 +66,7 @@ class Child:
         context = multiprocessing.get_context("fork")
         self.name = name
         self.pipe, there = context.Pipe()
+        self._poll = _poll_of(self.pipe)
         self.process = context.Process(
             target=_run, args=(work, Parent(there), *arguments), daemon=True
         )
@@ -66,13 +80,30 @@ class Child:
         self.pipe.send(message)
 
     def receive(self) -> Any:
-        """Return what the child sends next; `RuntimeError` with its name if it has died."""
+        """Return what the child sends next.
+
+        `RuntimeError` with its name if it has died, or has been silent for `STALL_SECONDS`.
+        """
+        for _ in range(STALL_SECONDS):
+            if self._poll.poll(1000):
+                break
+        else:
+            raise self.stalled()
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
             raise RuntimeError(f"{self.name} died with exit code {code}") from None
+
+    def stalled(self) -> RuntimeError:
+        """Return the error to raise when the child stands still; it says on stderr where."""
+        os.kill(self.process.pid, signal.SIGUSR2)
+        time.sleep(1)  # for it to write, before it is killed
+        return RuntimeError(
+            f"{self.name} has stood still for {STALL_SECONDS} s; where it does is above, if it "
+            "could say so. The run goes on from its last checkpoint when started again"
+        )
 
     def kill(self) -> None:
         """End the process at once: what is to be kept of it has been asked for."""
@@ -82,7 +113,11 @@ class Child:
 
 
 def _run(work: Callable[..., None], parent: Parent, *arguments: Any) -> None:
+    machine.end_with_parent()
+    if not parent.lives():  # it ended before the line above
+        return
     machine.prepare()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the parent hears them and stops its children
+    faulthandler.register(signal.SIGUSR2, sys.__stderr__)
     work(parent, *arguments)

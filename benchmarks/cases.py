@@ -116,7 +116,6 @@ def train(
     settings: MethodSettings, game: str, threads: int, seconds: float, warmup_seconds: float
 ) -> dict[str, float]:
     """Train as `agents.train` does, without its files."""
-
     processes, threads = methods.divide(settings, "cpu", threads)
     machine.prepare(threads)
 
@@ -164,11 +163,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.cores:
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
-    machine.prepare(options.threads)
     method = "a2c" if options.name in PARTS else options.name
     settings = load_method(METHODS / f"{method}.yaml", json.loads(options.sets))
     window = options.seconds, options.warmup_seconds
     if options.name in PARTS:
+        machine.prepare(options.threads)
         lanes = atari.AtariLanes(
             options.game, settings.lanes, atari.protocol("noop"), options.threads
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents import checkpoint, methods, train
+from agents import checkpoint, methods, processes, train
 from agents.schedules import Diverged
 from tests.agents import worlds
 from tests.agents.worlds import Doors, Walk, settings, use_tiny_trunk
@@ -110,13 +110,36 @@ def test_a_worker_that_diverges_says_so() -> None:
         training.close()
 
 
+class Stands(Doors):
+    """A world that stands still from its 20th step on, as a lock that nobody opens would."""
+
+    def step(self, actions):
+        self.played = getattr(self, "played", 0) + 1
+        if self.played >= 20:
+            time.sleep(1000)
+        return super().step(actions)
+
+
+def test_workers_that_stand_still_are_an_error_that_says_where(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "STALL_SECONDS", 1)
+    training = build(Stands)
+    try:
+        with pytest.raises(RuntimeError, match="A3C worker 0 has stood still for 1 s"):
+            worlds.train(training, BUDGET)
+    finally:
+        training.close()
+    assert "in step" in capfd.readouterr().err
+
+
 def test_closed_workers_are_gone() -> None:
     training = build()
     training.advance(BUDGET)
-    processes = [child.process for child in training._children]
+    children = [child.process for child in training._children]
     training.close()
-    assert len(processes) == 2
-    assert not any(process.is_alive() for process in processes)
+    assert len(children) == 2
+    assert not any(process.is_alive() for process in children)
 
 
 def test_workers_in_turn_differ_in_what_they_play() -> None:

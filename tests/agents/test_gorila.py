@@ -121,12 +121,6 @@ def test_a_lasting_rise_of_the_loss_is_let_in() -> None:
     assert judged == [False] * 4 + [True, True, False, False]
 
 
-def test_shares_cover_everything_once() -> None:
-    assert shares(7, 3) == [slice(0, 2), slice(2, 4), slice(4, 7)]
-    with pytest.raises(ValueError, match="parts: 4; allowed for 3 things: 1 to 3"):
-        shares(3, 4)
-
-
 def test_shards_together_are_one_server() -> None:
     random = np.random.default_rng(0)
     weights = random.normal(size=11).astype(np.float32)

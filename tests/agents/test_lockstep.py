@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 import torch
 
-from agents import methods, train
+from agents import methods, processes
 from agents.schedules import Diverged
 from tests.agents import worlds
 from tests.agents.test_resume import same
-from tests.agents.test_train import arguments
 from tests.agents.worlds import Doors, Recall, settings, use_tiny_trunk
 
 BUDGET = 10_000
 
 
 @pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if "tmp_path" not in request.fixturenames:
-        use_tiny_trunk(monkeypatch)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_trunk(monkeypatch)
 
 
 def build(processes: int, world=Doors, **overrides):
@@ -51,8 +47,8 @@ def test_the_number_of_processes_changes_only_roundings(
     """Equal episodes, seeds and actions, and weights up to float32: the gradient is one of all."""
     chosen = {"loss_reduction": loss_reduction, "gradient_norm_limit": gradient_norm_limit}
     alone, state, weights = play(build(1, world, **chosen), 20)
-    for processes in (2, 5):
-        together, other, other_weights = play(build(processes, world, **chosen), 20)
+    for number in (2, 5):
+        together, other, other_weights = play(build(number, world, **chosen), 20)
         assert together == alone
         assert other["frames"] == state["frames"] == 20 * 5 * 5 * 4
         for key in ("lanes", "generator", "starts"):
@@ -72,14 +68,14 @@ def test_a_state_goes_on_exactly_with_as_many_processes_and_closely_with_others(
     straight = play(build(2), 12)
     _, saved, _ = play(build(2), 5)
     assert saved["worker"]["starts"] == [False, True, False, False, True]  # not one as another
-    for processes in (2, 1, 3):
-        training = build(processes)
+    for number in (2, 1, 3):
+        training = build(number)
         training.restore(saved)
         assert same(training.state(), saved)
         _, state, weights = play(training, 7)
         torch.testing.assert_close(weights, straight[2], rtol=1e-3, atol=1e-4)
         assert state["worker"]["lanes"] == straight[1]["worker"]["lanes"]
-        if processes == 2:
+        if number == 2:
             assert same(state, straight[1])
 
 
@@ -92,6 +88,22 @@ def test_a_process_that_dies_is_an_error_that_names_it() -> None:
             training.advance(BUDGET)
     finally:
         training.close()
+
+
+def test_a_process_that_stands_still_is_an_error_that_says_where(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "STALL_SECONDS", 1)
+    training = build(2)
+    try:
+        training.advance(BUDGET)
+        training._children[0].send(("state", 0))  # it answers, and nobody asks it for a rollout
+        training._children[0].receive()
+        with pytest.raises(RuntimeError, match="A2C process 1 has stood still for 1 s"):
+            training._children[0].receive()
+    finally:
+        training.close()
+    assert "in _follow" in capfd.readouterr().err
 
 
 def test_processes_that_diverge_say_so_and_end() -> None:
@@ -118,10 +130,10 @@ def test_the_cost_of_other_processes_is_counted_when_a_state_is_taken() -> None:
 def test_closed_processes_are_gone() -> None:
     training = build(3)
     training.advance(BUDGET)
-    processes = [child.process for child in training._children]
+    children = [child.process for child in training._children]
     training.close()
-    assert len(processes) == 2
-    assert not any(process.is_alive() for process in processes)
+    assert len(children) == 2
+    assert not any(process.is_alive() for process in children)
 
 
 @pytest.mark.parametrize(
@@ -145,19 +157,3 @@ def test_cores_become_processes_or_threads(
 def test_several_processes_are_refused_on_a_gpu() -> None:
     with pytest.raises(ValueError, match="processes: 2; allowed on cuda: 1"):
         methods.build(settings("a2c"), Doors, 0, 1000, "cuda", processes=2)
-
-
-def test_a_run_on_two_cores_resumes_on_one(tmp_path: Path) -> None:
-    """By the command."""
-    constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'
-    changes = {"set": constant, "threads": "2"}
-    assert train.main(arguments(tmp_path, milestones_frames="3200", **changes)) == 0
-    first = json.loads((tmp_path / "run.json").read_text())
-    changes["threads"] = "1"
-    assert train.main(arguments(tmp_path, milestones_frames="3200 6400", **changes)) == 0
-    record = json.loads((tmp_path / "run.json").read_text())
-    assert (first["threads"], record["threads"]) == (2, 1)
-    assert (record["status"], record["frames"], record["attempts"]) == ("finished", 6400, 2)
-    assert record["core_seconds"] > first["core_seconds"] > 0
-    rows = (tmp_path / "training_episodes.csv").read_text().splitlines()[1:]
-    assert {row.split(",")[2] for row in rows} == {"0", "1", "2", "3"}

@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTS_A_CHILD = """
 import sys, time
 from agents.processes import Child
-def work(parent):
+def work(parent, then):
     parent.send("here")
-    parent.receive()
-child = Child("child", work)
+    parent.receive() if then == "listens" else time.sleep(60)
+child = Child("child", work, sys.argv[1])
 assert child.receive() == "here"
 print(child.process.pid, flush=True)
 """
@@ -32,14 +32,18 @@ def is_alive(pid: int) -> bool:
     return state != "Z"  # a zombie is dead: whoever adopted it has not looked yet
 
 
+@pytest.mark.parametrize("child", ["listens", "hears nothing"])
 @pytest.mark.parametrize(
     ("end", "code"),
     [("", 0), ("raise SystemExit(5)", 5), ("time.sleep(60)", -signal.SIGKILL)],
     ids=["returns", "raises", "is killed"],
 )
-def test_a_child_ends_with_its_parent(end: str, code: int) -> None:
+def test_a_child_ends_with_its_parent(child: str, end: str, code: int) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", STARTS_A_CHILD + end], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STARTS_A_CHILD + end, child],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         pid = int(parent.stdout.readline())

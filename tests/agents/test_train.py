@@ -115,6 +115,22 @@ def test_a_run_that_diverges_says_so(tmp_path: Path, method: str, sets: str) -> 
     assert json.loads((tmp_path / "progress.json").read_text())["status"] == "diverged"
 
 
+def test_a_run_on_two_cores_resumes_on_one(tmp_path: Path) -> None:
+    """By the command."""
+    constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'
+    changes = {"set": constant, "threads": "2"}
+    assert train.main(arguments(tmp_path, milestones_frames="3200", **changes)) == 0
+    first = json.loads((tmp_path / "run.json").read_text())
+    changes["threads"] = "1"
+    assert train.main(arguments(tmp_path, milestones_frames="3200 6400", **changes)) == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (first["threads"], record["threads"]) == (2, 1)
+    assert (record["status"], record["frames"], record["attempts"]) == ("finished", 6400, 2)
+    assert record["core_seconds"] > first["core_seconds"] > 0
+    rows = (tmp_path / "training_episodes.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[2] for row in rows} == {"0", "1", "2", "3"}
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_weights_that_are_not_finite_are_never_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
