@@ -5,7 +5,8 @@ missing.csv and writes aggregates.csv. Scores are human-normalised fractions (0 
 a method's matrix is [seeds, games]. Intervals come from rliable's stratified bootstrap: seeds are
 drawn with replacement within each game, and the interval is the percentile one.
 
-Rows: `mean`, `median`, `iqm` and `optimality_gap` for each method and milestone; at the last
+Rows: `mean`, `median`, `iqm` and `optimality_gap` for each method and milestone; where the study
+has its five games `atari5`, the estimate of the 57-game median (`analysis.atari5`); at the last
 milestone also `probability_of_improvement:<other>` (that a run of the method scores above one of
 the other, ties counted half, averaged over games) and `performance_profile:<tau>` (the share of
 runs and games with a score above tau).
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 from rliable import library, metrics
 
+from analysis import atari5
 from analysis.io import write_csv
 from analysis.scores import (
     AGGREGATE_COLUMNS,
@@ -160,12 +162,16 @@ def aggregate(study: Study, episodes: pd.DataFrame, missing: pd.DataFrame) -> pd
     profiles: list[dict] = []
     for (method, milestone), matrix in matrices.items():
         names = list(AGGREGATES)
-        function = point_estimates
+        functions: list[Callable[[np.ndarray], np.ndarray]] = [point_estimates]
+        if atari5.applies(study):
+            names.append("atari5")
+            functions.append(lambda one: np.array([atari5.estimate_of_matrix(one, study.games)]))
         if milestone == last:
             names += [f"performance_profile:{tau:g}" for tau in taus]
+            functions.append(lambda one: performance_profile(one, taus))
 
-            def function(scores: np.ndarray) -> np.ndarray:
-                return np.concatenate([point_estimates(scores), performance_profile(scores, taus)])
+        def function(one: np.ndarray, parts: tuple = tuple(functions)) -> np.ndarray:
+            return np.concatenate([part(one) for part in parts])
 
         values = intervals(matrix, function, study.reps, study.level, study.rng_seed)
         for name, point, low, high in zip(names, *values, strict=True):

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from math import isfinite, log10
 
+import numpy as np
+
+from analysis.scores import Study
+
 # Coefficients: class AtariScoreNormalizer in the plotting code of maitchison/PPO; a least-squares
 # fit to dataset.csv of maitchison/Atari-5 gives the same four digits.
 COEFFICIENTS = {
@@ -57,3 +61,18 @@ def estimate_median(percent: Mapping[str, float], subset: str = "atari5") -> flo
             raise ValueError(f"score of {game}: {percent[game]} is not a finite number")
         exponent += coefficient * log10(1.0 + max(percent[game], 0.0))
     return 10.0**exponent - 1.0
+
+
+def applies(study: Study) -> bool:
+    """Whether the study has the five games, normalised as the coefficients were fitted."""
+    has_games = set(COEFFICIENTS["atari5"]) <= set(study.games)
+    return has_games and (study.references, study.rule) == ("noop_starts", "plain")
+
+
+def estimate_of_matrix(matrix: np.ndarray, games: list[str]) -> float:
+    """Return `estimate_median` of the games' means over seeds, as a fraction.
+
+    `matrix` is [seeds, games], human-normalised fractions, its columns in the order of `games`.
+    """
+    percent = 100.0 * matrix.mean(axis=0)
+    return estimate_median(dict(zip(games, percent.tolist(), strict=True))) / 100.0

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from analysis import atari5
 from analysis.normalise import RULES
 from analysis.render import frames_text
 from analysis.scores import MISSING_REASONS, UNTRAINED, Study
@@ -52,6 +53,7 @@ def notes(
         f"{RULES[study.rule]}.",
         *([_selection_note(study), _budget_note(study)]
           if set(study.methods) != {UNTRAINED} else []),
+        *([_atari5_note()] if atari5.applies(study) else []),
         _interval_note(study, table),
         "Training time of a row trained here is the mean over its runs (one game, one seed each): "
         "wall-clock time, and time summed over cores, on the hardware that the report names; "
@@ -60,6 +62,16 @@ def notes(
     out += override_notes(study)
     out += missing_notes(study, runs, missing)
     return out
+
+
+def _atari5_note() -> str:
+    error = 100 * atari5.RELATIVE_ERROR["atari5"]
+    games = ", ".join(atari5.COEFFICIENTS["atari5"])
+    return (
+        f"The median of 57 games is estimated from {games} (Aitchison et al. 2022). Its published "
+        f"relative error, cross-validated, is {error:.1f} % for methods with medians above 40 %; "
+        "below that it extrapolates. Brackets do not contain this error."
+    )
 
 
 def _game_list(study: Study, shown: int = 12) -> str:
@@ -170,7 +182,17 @@ def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> li
         out.append(f"Diverged runs: {listed}.")
     if len(missing):
         parts = []
-        grouped = missing.groupby(["method", "milestone", "reason"], sort=False)
+        unfinished = missing[missing["reason"] == "not_run"]["method"].value_counts()
+        runs_each = len(study.games) * len(study.seeds)
+        whole = [
+            method
+            for method in study.methods
+            if unfinished.get(method, 0) == runs_each * len(study.milestones_of(method))
+        ]
+        if whole:
+            parts.append(f"{', '.join(map(study.method_label, whole))}: no run has finished")
+        others = missing[~missing["method"].isin(whole)]
+        grouped = others.groupby(["method", "milestone", "reason"], sort=False)
         for (method, milestone, reason), rows in grouped:
             cells = [f"{row.game} seed {row.seed}" for row in rows.itertuples()]
             shown = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from analysis import atari5
 from analysis.aggregate import point_estimates
 from analysis.footnotes import notes
 from analysis.published import load_rows
@@ -68,6 +69,9 @@ COLUMNS = [
     "iqm",
     "iqm_low",
     "iqm_high",
+    "atari5",
+    "atari5_low",
+    "atari5_high",
 ]
 KINDS = {
     "published_human_starts": "Published, human starts",
@@ -90,7 +94,8 @@ def table1(
     milestone: trained, without a complete seed, or not trained in this study.
 
     `all_games_*` are over every game the row has a score for, `mean`, `median` and `iqm` over the
-    games of the study that it has a score for (`games` of them).
+    games of the study that it has a score for (`games` of them; without a complete seed: the most
+    that one seed has). `atari5` estimates the 57-game median, where the study has what it takes.
     """
     published = load_scores()
     records = [
@@ -131,6 +136,11 @@ def _published(
     here = everything[everything.index.isin(study.games)]
     about = published[(published["protocol"] == protocol) & (published["system"] == system)]
     values = point_estimates(here.to_numpy()[None, :]) if len(here) else np.full(4, np.nan)
+    estimated = (
+        atari5.applies(study)
+        and protocol == study.references
+        and set(atari5.COEFFICIENTS["atari5"]) <= set(here.index)
+    )
     return {
         "kind": f"published_{protocol}",
         "row": label or about["label"].iloc[0],
@@ -145,6 +155,7 @@ def _published(
         "all_games_mean": everything.mean(),
         "all_games_median": everything.median(),
         **dict(zip(("mean", "median", "iqm"), values[:3], strict=True)),
+        "atari5": atari5.estimate_median(here.to_dict()) if estimated else math.nan,
     }
 
 
@@ -157,6 +168,7 @@ def _trained(
     milestone: int,
 ) -> dict:
     seeds = complete_seeds(study, scores, method, milestone)
+    played = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
     cost = milestone_cost(runs[runs["method"] == method], milestone)
     own = runs[runs["method"] == method]
     row = {
@@ -169,13 +181,14 @@ def _trained(
         "hours": cost["seconds"].mean() / 3600 if len(cost) else math.nan,
         "core_hours": cost["core_seconds"].mean() / 3600 if len(cost) else math.nan,
         **{name: "+".join(sorted(set(own[name]))) for name in ("network", "precision", "device")},
-        "games": len(study.games),
+        "games": int(played.groupby("seed")["game"].nunique().max()) if len(played) else 0,
         "seeds": len(seeds),
         "protocol": study.protocol,
         "references": study.references,
         "rule": study.rule,
     }
-    for metric in ("mean", "median", "iqm") if seeds else ():
+    metrics = ["mean", "median", "iqm", *(["atari5"] if atari5.applies(study) else [])]
+    for metric in metrics if seeds else ():
         found = aggregates[
             (aggregates["metric"] == metric)
             & (aggregates["method"] == method)
@@ -227,6 +240,7 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
         f"Mean, {these}",
         f"Median, {these}",
         f"IQM, {these}",
+        *(["Median of 57 games, Atari-5 estimate"] if atari5.applies(study) else []),
     ]
     rows: list[Row] = []
     section = ""
@@ -240,6 +254,7 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
 
 
 def _cells(row, count: int, width: int) -> list[str]:
+    metrics = ("mean", "median", "iqm", "atari5")[: width - 11]
     if row.kind == "not_trained":
         return [row.row, "not trained in this study", *[DASH] * (width - 2)]
     if row.method == UNTRAINED:
@@ -263,9 +278,9 @@ def _cells(row, count: int, width: int) -> list[str]:
         number_text(row.all_games_mean),
         number_text(row.all_games_median),
         *(
-            "no complete seed"
+            ("incomplete" if row.games else "missing")
             if row.kind == "no_complete_seed"
             else interval_text(*(getattr(row, f"{m}{end}") for end in ("", "_low", "_high")))
-            for m in ("mean", "median", "iqm")
+            for m in metrics
         ),
     ]

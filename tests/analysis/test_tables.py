@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import aggregate, collect, games, render, table1, tables
-from analysis.scores import METHODS, load_runs, load_study
+from analysis import aggregate, atari5, collect, games, render, table1, tables
+from analysis.scores import METHODS, load_episodes, load_runs, load_study, run_scores
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 
@@ -164,9 +164,57 @@ def test_method_without_a_complete_seed(tmp_path: Path):
     results = synthetic.write_study(tmp_path / "study", incomplete="list")
     for seed in range(3):
         (run_folder(results, "a2c", "pong", seed) / "run.json").unlink()
+        for game in ("pong", "breakout"):
+            (run_folder(results, "reinforce", game, seed) / "run.json").unlink()
     table, markdown = tabulated(results)
-    assert table.loc[table["method"] == "a2c", "kind"].tolist() == ["no_complete_seed"] * 2
-    assert "no complete seed" in markdown
+    rows = table[table["method"].isin(["reinforce", "a2c"])]
+    assert rows["kind"].tolist() == ["no_complete_seed"] * 4
+    assert rows["games"].tolist() == [0, 0, 1, 1]
+    lines = [line for line in markdown.splitlines() if line.startswith(("| REINF", "| A2C at"))]
+    assert [line.split(" | ")[5:7] + line.split(" | ")[-3:] for line in lines] == [
+        *[["0 of 2", "0", "missing", "missing", "missing |"]] * 2,
+        *[["1 of 2", "0", "incomplete", "incomplete", "incomplete |"]] * 2,
+    ]
+    assert "12 runs x 2 milestones): REINFORCE: no run has finished; A2C at 400k: the" in markdown
+
+
+def test_estimate_of_the_57_game_median(tmp_path: Path):
+    """Of the means over seeds, with an interval, beside the published rows under no-op starts."""
+    five = sorted(atari5.COEFFICIENTS["atari5"])
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong", *five], methods=["a2c"], milestones_frames=[1_000_000]
+    )
+    table, markdown = tabulated(results)
+    study = load_study(results)
+    scores = run_scores(study, load_episodes(results))
+    percent = 100 * scores.groupby("game")["normalised"].mean()
+    expected = atari5.estimate_median(percent.to_dict())
+    row = table[table["kind"] == "trained"].iloc[0]
+    assert row["atari5"] == pytest.approx(expected)
+    assert row["atari5_low"] < expected < row["atari5_high"]
+    assert "Median of 57 games, Atari-5 estimate |\n" in markdown
+    assert (
+        f"{row['atari5']:.1f} [{row['atari5_low']:.1f}, {row['atari5_high']:.1f}] |\n" in markdown
+    )
+    assert "relative error, cross-validated, is 10.4 % for" in markdown
+    published = table[table["kind"] == "published_noop_starts"].set_index("row")["atari5"]
+    # DQN's median of the 57 games is 79.1; Gorila has no score in Phoenix.
+    assert published["DQN"] == pytest.approx(89.8, abs=0.05)
+    assert pd.isna(published["Gorila"])
+    assert table[table["kind"] == "published_human_starts"]["atari5"].isna().all()
+
+
+def test_no_estimate_where_the_coefficients_do_not_apply(tmp_path: Path):
+    five = sorted(atari5.COEFFICIENTS["atari5"])
+    for name, changes in {
+        "four": {"games": five[:4]},
+        "human": {"games": five, "normalisation": {"references": "human_starts", "rule": "plain"}},
+        "rule": {"games": five, "normalisation": {"references": "noop_starts", "rule": "absolute"}},
+    }.items():
+        results = synthetic.write_study(tmp_path / name, methods=["a2c"], seeds=[0], **changes)
+        table, markdown = tabulated(results)
+        assert table["atari5"].isna().all()
+        assert "Atari-5" not in markdown
 
 
 def test_aggregates_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture):
