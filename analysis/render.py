@@ -213,6 +213,7 @@ tbody th { font-weight: 500; white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
 thead th, thead th.number { white-space: normal; max-width: 9rem; }
 #table1 { font-size: .76rem; } #table1 td { white-space: nowrap; }
+#table1 td:nth-child(5) { white-space: normal; }
 #table1 th, #table1 td { padding: .26rem .32rem; }
 .interval { display: block; color: #4a525c; }
 tr.section th { background: #f1f4f7; font-weight: 600; }
