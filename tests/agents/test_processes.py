@@ -60,3 +60,13 @@ def test_a_child_ends_with_its_parent(child: str, end: str, code: int) -> None:
         parent.stdout.close()
         if is_alive(pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_no_library_has_threads_where_workers_are_forked() -> None:
+    """A lock that one of them holds would stay locked in the fork."""
+    count = "import os, agents.train, scipy.linalg; print(len(os.listdir('/proc/self/task')))"
+    environment = {key: value for key, value in os.environ.items() if "THREADS" not in key}
+    shown = subprocess.run(
+        [sys.executable, "-c", count], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert shown.stdout == "1\n"
