@@ -55,7 +55,11 @@ def _legend(figure: Figure, study: Study, methods: list[str], extra: list[Line2D
     widest = max(1, int(figure.get_figwidth() // 1.5))
     # Below a tall figure nobody would find it.
     place = "outside lower center" if figure.get_figheight() < 9 else "outside upper center"
-    figure.legend(handles=handles, loc=place, ncols=min(len(handles), widest))
+    for columns in range(min(len(handles), widest), 0, -1):
+        legend = figure.legend(handles=handles, loc=place, ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()  # it would be cut off at both sides
 
 
 def _empty(text: str) -> Figure:

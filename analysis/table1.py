@@ -187,8 +187,7 @@ def _trained(
         "references": study.references,
         "rule": study.rule,
     }
-    metrics = ["mean", "median", "iqm", *(["atari5"] if atari5.applies(study) else [])]
-    for metric in metrics if seeds else ():
+    for metric in _metrics(study) if seeds else ():
         found = aggregates[
             (aggregates["metric"] == metric)
             & (aggregates["method"] == method)
@@ -248,13 +247,17 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
         if KINDS[row.kind] != section:
             section = KINDS[row.kind]
             rows.append(Row([section], section=True))
-        rows.append(Row(_cells(row, count, len(columns))))
+        rows.append(Row(_cells(row, count, len(columns), _metrics(study))))
     title = f"{study.label.rstrip('.')}. Human-normalised score, percent."
     return Grid(title, columns, rows, notes(study, table, runs, missing), frozenset({1, 3, 4}))
 
 
-def _cells(row, count: int, width: int) -> list[str]:
-    metrics = ("mean", "median", "iqm", "atari5")[: width - 11]
+def _metrics(study: Study) -> tuple[str, ...]:
+    """Return the aggregates that the table shows over the games of the study."""
+    return ("mean", "median", "iqm", *(["atari5"] if atari5.applies(study) else []))
+
+
+def _cells(row, count: int, width: int, metrics: tuple[str, ...]) -> list[str]:
     if row.kind == "not_trained":
         return [row.row, "not trained in this study", *[DASH] * (width - 2)]
     if row.method == UNTRAINED:

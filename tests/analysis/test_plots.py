@@ -12,7 +12,7 @@ import pytest
 from analysis import aggregate, collect, plot_style, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
 from analysis.figures import FIGURES, caption, names
-from analysis.scores import METHODS, ResultsError, load_runs, load_study
+from analysis.scores import METHODS, ResultsError, load_episodes, load_runs, load_study
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 
@@ -172,3 +172,16 @@ def test_every_figure_has_a_caption(analysed: Path):
     study = load_study(analysed)
     for name in FIGURES:
         assert caption(name, study).endswith(".")
+
+
+def test_no_legend_is_wider_than_its_figure(tmp_path: Path):
+    methods = ["dqn", "double_dqn", "dueling", "prioritized"]
+    results = synthetic.write_study(
+        tmp_path / "study", games=["kung_fu_master"], methods=methods, seeds=[0]
+    )
+    assert collect.main(["--results", str(results)]) == 0
+    with plot_style.theme():
+        figure = plots.per_game(load_study(results), load_episodes(results))
+        (legend,) = figure.legends
+        assert len(legend.get_texts()) == 4 + 3
+        assert legend.get_window_extent().width <= figure.bbox.width
