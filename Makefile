@@ -52,7 +52,7 @@ test: lint
 # Ray is large and only one method needs it, so `make test` skips what needs it.
 test-gorila: $(READY)
 	python -m pip install --disable-pip-version-check --quiet -e '.[gorila]'
-	python -m pytest tests/agents/test_gorila.py
+	python -m pytest tests/agents/test_parameter_server.py tests/agents/test_gorila.py tests/agents/test_gorila_on_ray.py
 
 status: $(READY)
 	python -m analysis.status results/$(STUDY)

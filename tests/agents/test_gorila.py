@@ -1,14 +1,10 @@
-"""Gorila: the server's rules by hand, its parts in turn without Ray, and the whole upon Ray."""
+"""Gorila's parts in turn, without Ray, and its settings."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,128 +13,18 @@ import pytest
 import torch
 import yaml
 
-from agents import (
-    checkpoint,
-    gorila,
-    gorila_workers,
-    methods,
-    networks,
-    parameter_server,
-    ray_cluster,
-    value_targets,
-)
+from agents import gorila, gorila_workers, methods, networks, parameter_server, value_targets
 from agents.lanes import TrainingLanes
 from agents.optim import FlatParameters
-from agents.parameter_server import ParameterShard, adagrad_step
+from agents.parameter_server import ParameterShard
 from agents.shares import shares
-from tests.agents import worlds
-from tests.agents.worlds import METHODS, Doors, recent, settings, use_tiny_trunk
-
-BUDGET = 14_000
-TINY = {
-    "actors": 2,
-    "learners": 2,
-    "shards": 2,
-    "lanes_per_actor": 4,
-    "rollout_steps": 5,
-    "replay_capacity_steps": 4000,
-    "learning_starts_frames": 800,
-    "decisions_per_update": 12,  # a call through Ray costs more than a tiny world's update
-    "batch_size": 64,
-    "target_period_updates": 15,
-    "epsilon_end": 0.05,
-    "epsilon_anneal_updates": 70,
-    "learning_rate": 0.08,
-    "loss_reduction": "mean",
-}
+from tests.agents.gorila_world import BUDGET, shard, solves, tiny
+from tests.agents.worlds import METHODS, Doors, settings, use_tiny_trunk
 
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     use_tiny_trunk(monkeypatch)
-
-
-def tiny(**overrides: Any):
-    return settings("gorila", **{**TINY, **overrides})
-
-
-def solves(episodes: list, count: int = 100) -> bool:
-    """Whether the last episodes are close to the optimum: 5 in 3 steps; leaving at once pays 2."""
-    length = sum(episode.length_frames for episode in episodes[-count:]) / count / 4
-    return recent(episodes, count) > 4.5 and length < 5
-
-
-# --- the server's rules
-
-
-def test_adagrad_by_hand() -> None:
-    """G = 0 + 3^2 = 9 and 9 + 4^2 = 25; 1 - 0.5 * 3 / 3 = 0.5 and 1 + 0.5 * 4 / 5 = 1.4."""
-    weights, square_sum = np.ones(2, np.float32), np.array([0, 9], np.float32)
-    adagrad_step(weights, np.array([3, -4], np.float32), square_sum, 0.5, 0.0)
-    assert square_sum.tolist() == [9, 25]
-    assert weights == pytest.approx([0.5, 1.4])
-
-
-def test_epsilon_of_adagrad_is_in_the_root() -> None:
-    """1 - 0.5 * 4 / sqrt(16 + 9) = 0.6."""
-    weights, square_sum = np.ones(1, np.float32), np.zeros(1, np.float32)
-    adagrad_step(weights, np.array([4], np.float32), square_sum, 0.5, 9.0)
-    assert weights == pytest.approx([0.6])
-
-
-def shard(weights: np.ndarray, max_staleness_updates: int = 10) -> ParameterShard:
-    """A shard with these weights and no updates yet."""
-    made = ParameterShard(max_staleness_updates, 0.01)
-    state = {"weights": weights, "square_sum": np.zeros_like(weights), "version": 0, "stale": 0}
-    made.restore(state)
-    return made
-
-
-def test_gradients_that_are_too_old_are_discarded_and_counted() -> None:
-    """At most 1 update between: the third of three gradients of version 0 is too old."""
-    server, one = shard(np.zeros(1, np.float32), 1), np.ones(1, np.float32)
-    assert [server.push(one, 0, 0.1) for _ in range(3)] == [(True, 1), (True, 2), (False, 2)]
-    assert (server.stale, server.version) == (1, 2)
-    before = server.weights.copy()
-    assert server.push(one, 0, 0.1) == (False, 2)
-    assert server.weights == before
-    assert server.push(one, 1, 0.1) == (True, 3)
-
-
-def test_losses_far_above_the_last_ones_are_outliers() -> None:
-    """1, 1, 3, 3: mean 2, deviation 1; 2 deviations above is 4."""
-    losses = gorila_workers.OutlierFilter(2.0, 4)
-    assert [losses.is_outlier(loss) for loss in (1, 1, 100, 3)] == [False] * 4  # too few so far
-    for last, expected in ((3.99, False), (4.01, True), (-9.0, False)):
-        losses = gorila_workers.OutlierFilter(2.0, 4)
-        assert not any(losses.is_outlier(loss) for loss in (1, 1, 3, 3))
-        assert losses.is_outlier(last) is expected
-
-
-def test_a_lasting_rise_of_the_loss_is_let_in() -> None:
-    losses = gorila_workers.OutlierFilter(1.0, 4)
-    judged = [losses.is_outlier(loss) for loss in (1, 1, 1, 1, 9, 9, 9, 9)]
-    assert judged == [False] * 4 + [True, True, False, False]
-
-
-def test_shards_together_are_one_server() -> None:
-    random = np.random.default_rng(0)
-    weights = random.normal(size=11).astype(np.float32)
-    whole, parts = shard(weights), shares(11, 3)
-    shards = [shard(weights[part]) for part in parts]
-    for _ in range(5):
-        gradient = random.normal(size=11).astype(np.float32)
-        version = whole.version
-        whole.push(gradient, version, 0.1)
-        for one, part in zip(shards, parts, strict=True):
-            one.push(gradient[part], version, 0.1)
-    for name in ("weights", "square_sum"):
-        together = np.concatenate([getattr(one, name) for one in shards])
-        assert np.array_equal(together, getattr(whole, name))
-    assert {one.version for one in shards} == {whole.version} == {5}
-
-
-# --- the parts in turn, without Ray
 
 
 class Here:
@@ -311,6 +197,22 @@ def test_a_learner_goes_on_from_its_state() -> None:
     assert other.random.random() != learner.random.random()
 
 
+def test_losses_far_above_the_last_ones_are_outliers() -> None:
+    """1, 1, 3, 3: mean 2, deviation 1; 2 deviations above is 4."""
+    losses = gorila_workers.OutlierFilter(2.0, 4)
+    assert [losses.is_outlier(loss) for loss in (1, 1, 100, 3)] == [False] * 4  # too few so far
+    for last, expected in ((3.99, False), (4.01, True), (-9.0, False)):
+        losses = gorila_workers.OutlierFilter(2.0, 4)
+        assert not any(losses.is_outlier(loss) for loss in (1, 1, 3, 3))
+        assert losses.is_outlier(last) is expected
+
+
+def test_a_lasting_rise_of_the_loss_is_let_in() -> None:
+    losses = gorila_workers.OutlierFilter(1.0, 4)
+    judged = [losses.is_outlier(loss) for loss in (1, 1, 1, 1, 9, 9, 9, 9)]
+    assert judged == [False] * 4 + [True, True, False, False]
+
+
 def test_epsilon_falls_with_the_servers_updates() -> None:
     """From 1 to 0.1 in a million: 0.55 half-way."""
     chosen = settings("gorila")
@@ -368,181 +270,3 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
 def test_other_methods_never_import_ray() -> None:
     code = "import sys, agents.train, agents.gorila; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=METHODS.parents[1], check=True, timeout=300)
-
-
-# --- upon Ray
-
-upon_ray = pytest.mark.filterwarnings("ignore")  # Ray's own
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
-    """One Ray for all tests of this module."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("ray", reason="gorila needs Ray: pip install ray==2.60.0")
-        handler = signal.getsignal(signal.SIGTERM)
-        assert ray_cluster.connect(2)
-        assert signal.getsignal(signal.SIGTERM) is handler
-        yield module
-        module.shutdown()
-
-
-@upon_ray
-def test_a_replica_is_equal_to_its_shard_when_that_dies(ray: Any) -> None:
-    random = np.random.default_rng(1)
-    weights = random.normal(size=7).astype(np.float32)
-    alone = shard(weights, 0)
-    remote = ray.remote(ParameterShard).options(num_cpus=0)
-    primary, replica = remote.remote(0, 0.01), remote.remote(0, 0.01)
-    ray.get(primary.restore.remote(alone.state()))
-    ray.get(primary.follow.remote(replica))
-    for version in (0, 1, 1, 2):  # the third is too old for none to come between
-        arguments = random.normal(size=7).astype(np.float32), min(version, 1), 0.1
-        assert ray.get(primary.push.remote(*arguments)) == alone.push(*arguments)
-    ray.kill(primary)
-    found, expected = ray.get(replica.state.remote()), alone.state()
-    assert found["version"] == expected["version"] == 2
-    assert found["stale"] == expected["stale"] == 2
-    for name in ("weights", "square_sum"):
-        assert np.array_equal(found[name], expected[name])
-    gradient = np.ones(7, np.float32)
-    assert ray.get(replica.push.remote(gradient, 2, 0.1)) == alone.push(gradient, 2, 0.1)
-    # And a shard goes on without its replica.
-    third = remote.remote(0, 0.01)
-    ray.get(replica.follow.remote(third))
-    assert np.array_equal(ray.get(third.state.remote())["weights"], alone.weights)
-    ray.kill(third)
-    assert ray.get(replica.push.remote(gradient, 3, 0.1)) == (True, 4)
-    ray.kill(replica)
-
-
-def versions(training: gorila.Gorila) -> list[int]:
-    return [state["version"] for state in training.state()["shards"]]
-
-
-@upon_ray
-def test_one_of_each_is_killed_and_the_run_goes_on(
-    ray: Any, tmp_path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It solves the world within its budget, and a second run goes on from its checkpoint."""
-    training = methods.build(tiny(), Doors, 0, BUDGET)
-    episodes = []
-    victims = [("actor", 0), ("learner", 1), ("shard", 0), ("replica", 1)]
-    try:
-        while training.frames < BUDGET:
-            episodes += training.advance(BUDGET)
-            if victims and training.frames > 1000 * (6 - len(victims)):
-                kind, index = victims.pop(0)
-                handle = training._processes[kind, index].handle
-                if kind == "learner":  # from outside, as a machine out of memory does it
-                    pid = ray.get(handle.__ray_call__.remote(lambda self: os.getpid()))
-                    os.kill(pid, signal.SIGKILL)
-                else:
-                    ray.kill(handle)
-        state = training.state()
-        episodes += training.take_finished()
-        assert not victims
-        assert training.core_seconds_of_workers() > 0
-        assert training.peak_memory_of_workers() > 2**20
-    finally:
-        training.close()
-    assert ray.is_initialized()  # it was not started by the training
-    assert BUDGET <= training.frames < BUDGET + 2 * 4 * 5 * 4
-    assert solves(episodes)
-    replaced = {key: n for key, n in state["counts"].items() if key.startswith("replaced")}
-    assert replaced == {f"replaced_{kind}s": 1 for kind in gorila.KINDS}
-    for line in ("actor 0 died", "learner 1 died", "shard 0 died", "replica 1 died"):
-        assert f"gorila: {line}" in caplog.text
-    decisions = (BUDGET - 800) / 4
-    per_update = tiny().decisions_per_update
-    # A learner starts with its own share, so a little before all have theirs.
-    assert 0.7 * decisions < state["counts"]["updates"] * per_update <= training.frames / 4
-    seeds = [(episode.lane, episode.episode_seed) for episode in episodes]
-    assert len(set(seeds)) == len(seeds)
-
-    checkpoint.save(tmp_path / "checkpoint.pt", {"training": state})
-    later = methods.build(tiny(), Doors, 0, BUDGET + 2000)
-    later.restore(checkpoint.load(tmp_path / "checkpoint.pt")["training"])
-    try:
-        assert later.frames == training.frames
-        again = later.state()
-        for one, other in zip(again["shards"], state["shards"], strict=True):
-            assert one["version"] == other["version"] > 100
-            assert torch.equal(one["weights"], other["weights"])
-            assert torch.equal(one["square_sum"], other["square_sum"])
-        assert again["actors"] == state["actors"]
-        more = []
-        while later.frames < BUDGET + 2000:
-            more += later.advance(BUDGET + 2000)
-        assert solves(more, 50)
-        last = later.state()
-        assert last["counts"]["updates"] > state["counts"]["updates"]
-        assert last["counts"]["replaced_actors"] == 1
-        policy = later.policy()
-        flat = torch.cat([part["weights"] for part in last["shards"]])
-        assert sum(weights.numel() for weights in policy.values()) == len(flat)
-        assert torch.equal(torch.cat([weights.flatten() for weights in policy.values()]), flat)
-    finally:
-        later.close()
-    assert not later._processes
-
-
-def run_on_two_nodes() -> None:
-    """Train on two nodes of this machine, one of which is lost on the way. Run as a process."""
-    networks.TRUNKS["mnih2013"] = ((), worlds.UNITS)
-    os.environ.update(ray_cluster.PATIENCE)
-    ray = ray_cluster.import_ray()
-    from ray.cluster_utils import Cluster
-
-    options = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=options)
-    other = cluster.add_node(**options)
-    os.environ["RAY_ADDRESS"] = cluster.address
-    training = methods.build(tiny(), Doors, 0, BUDGET)
-    episodes: list = []
-    try:
-        episodes += training.advance(BUDGET)
-        where = {
-            name: ray.get(
-                process.handle.__ray_call__.remote(
-                    lambda self: ray.get_runtime_context().get_node_id()
-                )
-            )
-            for name, process in training._processes.items()
-        }
-        for kind in gorila.KINDS:
-            assert where[kind, 0] != where[kind, 1], (kind, where)
-        assert all(where["shard", index] != where["replica", index] for index in range(2))
-        print("two nodes:", sorted(set(where.values())), flush=True)
-        while training.frames < 5000:
-            episodes += training.advance(5000)
-        cluster.remove_node(other, allow_graceful=False)
-        while training.frames < BUDGET:
-            episodes += training.advance(BUDGET)
-        counts = training.state()["counts"]
-        print("one node left:", training.frames, counts, recent(episodes, 100), flush=True)
-        assert solves(episodes + training.take_finished())
-        # At least: Ray may give a new process to the lost node before it knows.
-        assert all(counts[f"replaced_{kind}s"] >= 1 for kind in ("actor", "learner", "shard"))
-        assert counts["replaced_replicas"] >= 1
-    finally:
-        training.close()
-        cluster.shutdown()
-
-
-@pytest.mark.slow
-@upon_ray
-def test_two_nodes_share_a_run_and_one_is_lost() -> None:
-    pytest.importorskip("ray", reason="gorila needs Ray: pip install ray==2.60.0")
-    code = "from tests.agents import test_gorila; test_gorila.run_on_two_nodes()"
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=METHODS.parents[1],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=900,
-    )
-    assert result.returncode == 0, result.stdout
