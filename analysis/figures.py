@@ -37,7 +37,8 @@ def caption(name: str, study: Study) -> str:
     )
     policies = f" Policies reported: {study.selections_text()}."
     return {
-        "learning_curves": f"Points: {band}.",
+        "learning_curves": f"Points: {band}. Thin lines: training curves that others have "
+        "published, where there are any (analysis/reference/curves.csv names them).",
         "learning_curves_hours": f"Points against wall-clock hours of training: {band}. "
         "A line ends where its fastest run ends.",
         "learning_curves_normalised": "Percent of human, mean over the study's games, by frames "

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from analysis.curves import Curve, curves, load_training
 from analysis.figures import FIGURES, names
 from analysis.plot_style import save, style, theme
-from analysis.reference import load_games, load_scores, normalised, references
+from analysis.reference import load_curves, load_games, load_scores, normalised, references
 from analysis.render import frames_text
 from analysis.scores import (
     METHODS,
@@ -41,6 +41,9 @@ PUBLISHED = {
     "a3c_lstm": "a3c_lstm_4_days",
     "a3c_ff": "a3c_ff_4_days",
 }
+
+# Of others' training curves, thinner than ours and without marks, in the order of their list.
+PUBLISHED_LINES = ((0, (4, 1.5)), (0, (1, 1)))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -84,6 +87,24 @@ def _draw(axes: Axes, lines: dict[str, Curve]) -> None:
             axes.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.18, lw=0)
 
 
+def _draw_published(axes: Axes, study: Study, game: str, points: pd.DataFrame) -> dict[str, Line2D]:
+    """Draw others' training curves of the study's methods in `game`; return them by their label."""
+    limit = study.milestones_frames[-1]
+    drawn = {}
+    own = points[(points["game"] == game) & points["method"].isin(study.methods)]
+    for (label, method), line in own.groupby(["label", "method"], sort=False):
+        frames, value = line["frames"].to_numpy(float), line["value"].to_numpy()
+        x = np.append(frames[frames < limit], min(limit, frames[-1]))
+        look = {
+            "color": style(method)["color"],
+            "linestyle": PUBLISHED_LINES[list(points["label"].unique()).index(label)],
+            "linewidth": 0.9,
+        }
+        axes.plot(x, np.interp(x, frames, value), **look)
+        drawn[f"{study.method_label(method)}, {label}"] = Line2D([], [], **look)
+    return drawn
+
+
 def _frames_axis(axes: Axes, limit: float) -> None:
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: "0" if value == 0 else frames_text(value))
@@ -112,7 +133,9 @@ def learning_curves(study: Study, training: dict, axis: str) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     labels = load_games().set_index("game")["label"]
     table = references(study.references, study.games).set_index("game")
+    points = load_curves()
     shown: dict[str, None] = {}
+    others: dict[str, Line2D] = {}
     for axes, game in zip(panels, study.games, strict=False):
         lines = curves(study, training, [game], axis, normalised=False)
         _draw(axes, lines)
@@ -128,6 +151,7 @@ def learning_curves(study: Study, training: dict, axis: str) -> Figure:
                   fontsize=7, color="#4a525c")  # fmt: skip
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if axis == "frames":
+            others |= _draw_published(axes, study, game, points)
             _frames_axis(axes, study.milestones_frames[-1])
             axes.set_xlabel("frames")
         else:
@@ -136,7 +160,9 @@ def learning_curves(study: Study, training: dict, axis: str) -> Figure:
         axes.set_axis_off()
     figure.supylabel("return, points")
     dotted = Line2D([], [], color="#3a4149", linestyle=":", linewidth=1, label="random player")
-    _legend(figure, study, [m for m in study.methods if m in shown], [dotted])
+    for label, line in others.items():
+        line.set_label(label)
+    _legend(figure, study, [m for m in study.methods if m in shown], [dotted, *others.values()])
     return figure
 
 

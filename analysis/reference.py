@@ -2,7 +2,8 @@
 
 `reference/*.csv` are long: one row per published score. `reference/systems.csv` says for each
 (protocol, system) what was measured: paper, training budget in frames, which policy of a run was
-kept, and where the numbers come from. `reference/README.md` describes the columns.
+kept, and where the numbers come from. `reference/curves.csv` has returns during training, which
+are no scores. `reference/README.md` describes the columns.
 """
 
 from collections.abc import Iterable
@@ -135,6 +136,32 @@ def load_scores(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) 
     for protocol, rows in joined.groupby("references"):
         _reference_table(joined, protocol, rows["game"].unique())
     return joined
+
+
+def load_curves(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) -> pd.DataFrame:
+    """Return the published training curves, in the order of the file.
+
+    Columns: system, method (of ours, the one that it trains), game, frames (emulator frames of
+    training so far), runs (trainings behind the value), value (mean return of training episodes,
+    points), then label and source of `curve_systems.csv`.
+
+    Raises:
+        ValueError: for an unknown game or system, a return that the game cannot give, and a curve
+            whose frames do not rise.
+    """
+    folder = Path(folder)
+    points = _read(folder / "curves.csv")
+    check_scores(points, load_games(games_csv), "value", "curves.csv")
+    systems = _read(folder / "curve_systems.csv")
+    _check_allowed(points, "system", tuple(systems["system"]), "curves.csv")
+    step = points.groupby(["system", "method", "game"])["frames"].diff()
+    if (bad := (step <= 0).to_numpy()).any():
+        position = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"curves.csv, line {position + 2}: frames: {points['frames'].iloc[position]} does not "
+            "follow the point before it"
+        )
+    return points.merge(systems, on="system", validate="many_to_one")
 
 
 def references(

@@ -12,6 +12,7 @@ import pytest
 from analysis import aggregate, collect, plot_style, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
 from analysis.figures import FIGURES, caption, names
+from analysis.reference import load_curves
 from analysis.scores import METHODS, ResultsError, load_episodes, load_runs, load_study
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
@@ -75,6 +76,28 @@ def test_a_panel_without_a_curve_says_why(tmp_path: Path):
         {"no finished run"},
         {"no episode ended in every run"},
     ]
+
+
+def test_training_curves_of_others_end_with_the_budget(tmp_path: Path):
+    """A2C's are drawn in the games that have them, by frames only, and no other method's."""
+    games, methods = ["pong", "phoenix"], ["a2c", "a3c_ff"]
+    results = synthetic.write_study(tmp_path / "study", games=games, methods=methods)
+    collect.main(["--results", str(results)])
+    study = load_study(results)
+    training = load_training(results, load_runs(results))
+    published = load_curves().query("game == 'pong' and method == 'a2c'")
+    figure = plots.learning_curves(study, training, "frames")
+    thin = [[o for o in axes.lines if o.get_linewidth() == 0.9] for axes in figure.axes[:2]]
+    assert [len(lines) for lines in thin] == [published["system"].nunique(), 0] == [2, 0]
+    for line, (_, own) in zip(thin[0], published.groupby("system", sort=False), strict=True):
+        x, y = line.get_data()
+        assert x[0] == own["frames"].iloc[0]
+        assert x[-1] == study.milestones_frames[-1]
+        assert y == pytest.approx(np.interp(x, own["frames"], own["value"]))
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[-2:] == ["A2C, OpenAI Baselines", "A2C, RL Baselines3 Zoo"]
+    hours = plots.learning_curves(study, training, "hours")
+    assert not [o for axes in hours.axes for o in axes.lines if o.get_linewidth() == 0.9]
 
 
 def test_normalised_curve_is_linear_in_the_raw_one(tmp_path: Path):

@@ -257,3 +257,30 @@ def test_values_keep_all_their_digits(folder: Path):
     )
     row = reference.load_scores(folder).query("system == 'dqn' and game == 'alien'").iloc[0]
     assert row["value"] == float("496.88760156911144")
+
+
+def test_training_curves_of_others_come_with_their_source():
+    curves = reference.load_curves()
+    assert not curves.isna().any().any()
+    end = curves[curves["system"] == "openai_baselines"].groupby("game")["frames"].max()
+    assert end.to_numpy() == pytest.approx(40e6, rel=1e-3)  # 10M steps of four frames
+    pong = curves.query("system == 'openai_baselines' and method == 'a2c' and game == 'pong'")
+    at = np.interp([1e6, 10e6, 40e6], pong["frames"], pong["value"])
+    assert at == pytest.approx([-20.3, -12.4, 18.5], abs=0.1)  # read off the drawing by eye too
+    assert (pong["runs"] == 6).all()
+    assert "openai/baselines" in pong["source"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        ("sb3_zoo,a2c,ping,500000,2,-20.25", r"curves.csv, line \d+: game: unknown value 'ping'"),
+        ("sb3,a2c,pong,500000,2,-20.25", r"curves.csv, line \d+: system: unknown value 'sb3'; all"),
+        ("sb3_zoo,a2c,pong,500000,2,-25", r"value of pong: -25 is outside the possible range"),
+        ("sb3_zoo,a2c,pong,1500000,2,-20.25", r"line \d+: frames: 1500000 does not follow"),
+    ],
+)
+def test_bad_training_curve_is_named(folder: Path, after: str, message: str):
+    edit(folder / "curves.csv", "sb3_zoo,a2c,pong,500000,2,-20.25", after)
+    with pytest.raises(ValueError, match=message):
+        reference.load_curves(folder)
