@@ -97,7 +97,11 @@ def test_training_curves_of_others_end_with_the_budget(tmp_path: Path):
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert said[-2:] == ["A2C, OpenAI Baselines", "A2C, RL Baselines3 Zoo"]
     hours = plots.learning_curves(study, training, "hours")
-    assert not [o for axes in hours.axes for o in axes.lines if o.get_linewidth() == 0.9]
+    without = plots.learning_curves(
+        dataclasses.replace(study, methods=["a3c_ff"]), training, "frames"
+    )
+    for other in (hours, without):
+        assert not [o for axes in other.axes for o in axes.lines if o.get_linewidth() == 0.9]
 
 
 def test_normalised_curve_is_linear_in_the_raw_one(tmp_path: Path):
