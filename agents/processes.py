@@ -19,6 +19,8 @@ from agents import machine
 # A child that is alive and says nothing for so long is given up. Counted second by second, so
 # that a job which was suspended has not waited.
 STALL_SECONDS = 600
+# A core that sleeps takes longer to wake up than processes in step wait for each other.
+SPIN_SECONDS = 0.001
 
 
 def _poll_of(pipe: connection.Connection) -> select.poll:
@@ -26,6 +28,15 @@ def _poll_of(pipe: connection.Connection) -> select.poll:
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     return poll
+
+
+def _comes_at_once(poll: select.poll) -> bool:
+    """Whether something comes within `SPIN_SECONDS`, asked without pause."""
+    until = time.perf_counter() + SPIN_SECONDS
+    while not poll.poll(0):
+        if time.perf_counter() > until:
+            return False
+    return True
 
 
 class Parent:
@@ -47,7 +58,7 @@ class Parent:
     def receive(self) -> Any:
         """Return what the parent sends next; end this process if it never will."""
         # Siblings hold copies of the pipe's other end, so that a dead parent does not close it.
-        while not self._poll.poll(500):
+        while not (_comes_at_once(self._poll) or self._poll.poll(500)):
             if not self.lives():
                 sys.exit()
         return self._pipe.recv()
@@ -85,7 +96,7 @@ class Child:
         `RuntimeError` with its name if it has died, or has been silent for `STALL_SECONDS`.
         """
         for _ in range(STALL_SECONDS):
-            if self._poll.poll(1000):
+            if _comes_at_once(self._poll) or self._poll.poll(1000):
                 break
         else:
             raise self.stalled()
