@@ -33,7 +33,11 @@ def actions_text(study: Study) -> str:
 
 
 def notes(
-    study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.DataFrame
+    study: Study,
+    table: pd.DataFrame,
+    episodes: pd.DataFrame,
+    runs: pd.DataFrame,
+    missing: pd.DataFrame,
 ) -> list[str]:
     """Return the footnotes: what the numbers are, how far they carry, and what is not there."""
     evaluation = study.evaluation
@@ -60,6 +64,7 @@ def notes(
         "published times are as printed.",
     ]  # fmt: skip
     out += override_notes(study)
+    out += truncated_notes(study, episodes)
     out += missing_notes(study, runs, missing)
     return out
 
@@ -167,6 +172,32 @@ def override_notes(study: Study) -> list[str]:
 
 def _value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> list[str]:
+    """Return a note that counts the evaluation episodes that met the limit of frames, if any did.
+
+    A policy can score by keeping a game from going on; the limit is then what ends its episodes.
+    """
+    cells = (
+        episodes.assign(cut=episodes["ended"] == "truncated")
+        .groupby(["method", "milestone", "game"], sort=False)["cut"]
+        .agg(["sum", "size"])
+    )
+    cells = cells[cells["sum"] > 0]
+    if cells.empty:
+        return []
+    listed = [
+        f"{study.method_label(method)} at {frames_text(milestone)} in {game} ({cut} of {count})"
+        for (method, milestone, game), (cut, count) in zip(
+            cells.index, cells.itertuples(index=False), strict=True
+        )
+    ]
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return [
+        "Evaluation episodes that met the limit of frames, and count with the score they had by "
+        f"then: {', '.join(listed[:shown])}{more}."
+    ]
 
 
 def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> list[str]:

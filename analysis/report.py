@@ -256,7 +256,7 @@ def report(results: Path) -> str:
     study, episodes, runs = load_study(results), load_episodes(results), load_runs(results)
     missing, aggregates = load_missing(results), load_aggregates(results)
     table = table1.table1(study, episodes, runs, aggregates)
-    grid = table1.grid(study, table, runs, missing)
+    grid = table1.grid(study, table, episodes, runs, missing)
     per_game = games.grids(study, games.games_table(study, episodes))
     every_run = render.html_table(runs_grid(study, runs), "every-run")
     sections = {

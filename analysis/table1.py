@@ -220,7 +220,13 @@ def milestone_cost(runs: pd.DataFrame, milestone: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["frames", "seconds", "core_seconds"])
 
 
-def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.DataFrame) -> Grid:
+def grid(
+    study: Study,
+    table: pd.DataFrame,
+    episodes: pd.DataFrame,
+    runs: pd.DataFrame,
+    missing: pd.DataFrame,
+) -> Grid:
     """Return `table1` ready to print, with the notes that a reader needs below it."""
     count = len(study.games)
     these = "this game" if count == 1 else f"these {count} games"
@@ -249,7 +255,8 @@ def grid(study: Study, table: pd.DataFrame, runs: pd.DataFrame, missing: pd.Data
             rows.append(Row([section], section=True))
         rows.append(Row(_cells(row, count, len(columns), _metrics(study))))
     title = f"{study.label.rstrip('.')}. Human-normalised score, percent."
-    return Grid(title, columns, rows, notes(study, table, runs, missing), frozenset({1, 3, 4}))
+    below = notes(study, table, episodes, runs, missing)
+    return Grid(title, columns, rows, below, frozenset({1, 3, 4}))
 
 
 def _metrics(study: Study) -> tuple[str, ...]:

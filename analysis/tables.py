@@ -28,7 +28,7 @@ def write(results: Path) -> str:
     study, episodes, runs = load_study(results), load_episodes(results), load_runs(results)
     missing, aggregates = load_missing(results), load_aggregates(results)
     table = table1.table1(study, episodes, runs, aggregates)
-    grid = table1.grid(study, table, runs, missing)
+    grid = table1.grid(study, table, episodes, runs, missing)
     folder = results / "tables"
     write_csv(folder / "table1.csv", _integers(table))
     write_text(folder / "table1.md", render.markdown(grid))

@@ -122,7 +122,7 @@ def test_notes_of_a_complete_study(analysed: Path):
         "REINFORCE: `network` nature -> mnih2013; A2C: `network` nature -> mnih2013, `lanes` 16",
     ):
         assert words in notes
-    for words in ("One seed", "Diverged", "Missing"):
+    for words in ("One seed", "Diverged", "met the limit of frames", "Missing"):
         assert words not in notes
 
 
@@ -140,6 +140,16 @@ def test_one_seed_says_so(tmp_path: Path):
     assert "One seed gives no interval: REINFORCE, A2C." in markdown
     row = next(line for line in markdown.splitlines() if line.startswith("| A2C at 1M"))
     assert "[" not in row
+
+
+def test_episodes_cut_at_the_limit_are_counted(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study")
+    assert "met the limit of frames" not in tabulated(results)[1]
+    for seed, row in ((0, 1), (0, 3), (2, 0)):
+        folder = run_folder(results, "a2c", "pong", seed)
+        synthetic.change_cell(folder, 1_000_000, row, "ended", "truncated")
+    markdown = tabulated(results)[1]
+    assert "count with the score they had by then: A2C at 1M in pong (3 of 12)." in markdown
 
 
 def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
