@@ -64,6 +64,23 @@ def test_an_lstm_has_a_limit_of_its_own() -> None:
     assert row["ratio_to_limit"] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(
+    ("case", "asked", "given"),
+    [
+        (speed.Case("a2c"), 1.0, 1.0),
+        (speed.Case("a3c_ff"), 1.0, 6.0),
+        (speed.Case("a3c_lstm"), 9.0, 9.0),
+        (speed.Case("a3c_ff", peer="pfrl"), 1.0, 6.0),
+    ],
+)
+def test_processes_that_count_whole_rollouts_are_watched_for_longer(
+    case: speed.Case, asked: float, given: float
+) -> None:
+    command = case.command("pong", 1, "0", asked)
+    assert command[command.index("--seconds") + 1] == str(given)
+    assert command[command.index("--warmup-seconds") + 1] == str(given / 2)
+
+
 def test_table_shows_what_was_measured() -> None:
     report = {
         "rows": speed.summarise(CASES, samples(), cores=2),
