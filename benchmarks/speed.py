@@ -44,7 +44,7 @@ RIVALS = {
     "dqn": "sb3 dqn",
     "a3c_ff": "pfrl a3c_ff",
 }
-# A3C counts a rollout when it is done, and 16 processes on a core take a second for one each.
+# A3C counts a rollout when it is done, and 16 workers of 8 lanes on a core take 2 s for one each.
 ASYNC_SECONDS = 6.0
 LABELS = {"sb3": "Stable-Baselines3", "envpool": "EnvPool", "pfrl": "PFRL"}
 
