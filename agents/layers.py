@@ -6,6 +6,9 @@ Same numbers as PyTorch's own, to rounding, with two savings:
 - the gradient of the largest matrices is added where it belongs, without a copy of its own, and
   that of an LSTM's once for all steps.
 
+Where the processor has no instructions for bfloat16, its products are computed by kernels of
+float32 (`operand_dtype`).
+
 Stacks of frames should be laid out as `stacks` does: else PyTorch pads four frames to eight
 channels and takes three times as long for the gradient of the first convolution.
 """
@@ -21,6 +24,19 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 PIXEL_SCALE = 1 / 255
+# As PyTorch asks it: AVX-512, AVX-NE-CONVERT, or Arm's extension.
+BFLOAT16_INSTRUCTIONS = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def operand_dtype(weight: Tensor) -> torch.dtype:
+    """Return the dtype in which `weight` and what it is multiplied with enter a kernel.
+
+    Its own; but float32 for bfloat16 on a CPU without instructions for it, where PyTorch's kernels
+    take tens of times as long. The product of two bfloat16 is exact in float32, and kernels of
+    bfloat16 sum in float32 too: rounded to bfloat16, the results differ by the order of the sums.
+    """
+    widened = weight.dtype == torch.bfloat16 and not weight.is_cuda and not BFLOAT16_INSTRUCTIONS
+    return torch.float32 if widened else weight.dtype
 
 
 def first_convolution_relu(x: Tensor, layer: nn.Conv2d, output: Tensor | None = None) -> Tensor:
@@ -53,6 +69,11 @@ def linear_relu(x: Tensor, layer: nn.Linear, output: Tensor | None = None) -> Te
     return _LinearRelu.apply(x, layer.weight, layer.bias, layer, [output])
 
 
+def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Return W x + b, [N, D] -> [N, D']."""
+    return _linear(x, layer.weight, layer.bias)
+
+
 LstmState = tuple[Tensor, Tensor]  # hidden h and cell c, [B, cells] each
 
 
@@ -66,8 +87,8 @@ def lstm_step(x: Tensor, state: LstmState | None, layer: nn.LSTMCell) -> tuple[L
     """
     cells = layer.hidden_size
     h, c = state or (x.new_zeros(len(x), cells),) * 2
-    sums = functional.linear(x, layer.weight_ih, layer.bias_ih)
-    sums = sums + functional.linear(h, layer.weight_hh, layer.bias_hh)
+    sums = _linear(x, layer.weight_ih, layer.bias_ih)
+    sums = sums + _linear(h, layer.weight_hh, layer.bias_hh)
     for_if, for_g, for_o = sums.split([2 * cells, cells, cells], dim=1)
     g, o = for_g.tanh(), for_o.sigmoid()
     gates = torch.cat([for_if.sigmoid(), g, o], dim=1)
@@ -105,18 +126,39 @@ def lstm(
 def _first_convolution_relu(x, weight, bias, stride, output):
     if output is not None:
         return output.detach()
-    return _convolution_relu(x.to(weight.dtype), weight * PIXEL_SCALE, bias, stride, None)
+    return _convolution_relu(x, weight * PIXEL_SCALE, bias, stride, None)
 
 
 def _convolution_relu(x, weight, bias, stride, output):
     # Detached: autograd would write its history into the tensor that it was given.
     if output is not None:
         return output.detach()
-    return functional.conv2d(x, weight, bias, stride).relu_()
+    dtype = operand_dtype(weight)
+    y = functional.conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype), stride)
+    return y.relu_().to(weight.dtype)
 
 
 def _linear_relu(x, weight, bias, output):
-    return functional.linear(x, weight, bias).relu_() if output is None else output.detach()
+    return _linear(x, weight, bias).relu_() if output is None else output.detach()
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    dtype = operand_dtype(weight)
+    bias = None if bias is None else bias.to(dtype)
+    return functional.linear(x.to(dtype), weight.to(dtype), bias).to(weight.dtype)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    dtype = operand_dtype(b)
+    return (a.to(dtype) @ b.to(dtype)).to(b.dtype)
+
+
+def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    dtype = operand_dtype(b)
+    if dtype == b.dtype:
+        out.addmm_(a, b)
+    else:
+        out.add_(a.to(dtype) @ b.to(dtype))  # rounded once, as there
 
 
 def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
@@ -131,16 +173,18 @@ def _channels_last(x: Tensor) -> bool:
 
 def _convolution_backward(gradient, x, weight, stride, wanted):
     """(dx, dweight, dbias), those that are `wanted`."""
-    none = [0, 0]
-    return torch.ops.aten.convolution_backward(
-        gradient, x, weight, [len(weight)], stride, none, [1, 1], False, none, 1, wanted
+    none, dtype = [0, 0], operand_dtype(weight)
+    gradient, x, wide = gradient.to(dtype), x.to(dtype), weight.to(dtype)
+    found = torch.ops.aten.convolution_backward(
+        gradient, x, wide, [len(weight)], stride, none, [1, 1], False, none, 1, wanted
     )
+    return [part if part is None else part.to(weight.dtype) for part in found]
 
 
 def _first_convolution_gradient(gradient, x, weight, stride):
     """(dweight, dbias); dweight by pixels that are not scaled."""
     wanted = [False, True, True]
-    return _convolution_backward(gradient, x.to(weight.dtype), weight, stride, wanted)[1:]
+    return _convolution_backward(gradient, x, weight, stride, wanted)[1:]
 
 
 def first_convolution_relu_gradient(
@@ -148,7 +192,7 @@ def first_convolution_relu_gradient(
 ) -> None:
     """Write the gradient of `layer`'s parameters into their `grad`.
 
-    `gradient`: of y = first_convolution_relu(x, layer), shapes as there; `x` in the weights' dtype.
+    `gradient`: of y = first_convolution_relu(x, layer), shapes as there; `x` of any dtype.
     """
     weight_gradient, bias_gradient = _first_convolution_gradient(
         _relu_gradient(gradient, y), x, layer.weight, layer.stride
@@ -171,9 +215,12 @@ def convolution_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.
 def linear_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
     """As `first_convolution_relu_gradient`, of y = linear_relu(x, layer); return that of x."""
     gradient = _relu_gradient(gradient, y)
-    torch.mm(gradient.t(), x, out=layer.weight.grad)
+    if operand_dtype(x) == x.dtype:
+        torch.mm(gradient.t(), x, out=layer.weight.grad)
+    else:
+        layer.weight.grad.copy_(_product(gradient.t(), x))
     torch.sum(gradient, 0, out=layer.bias.grad)
-    return gradient @ layer.weight
+    return _product(gradient, layer.weight)
 
 
 class _FirstConvolutionRelu(torch.autograd.Function):
@@ -224,10 +271,10 @@ class _LinearRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor):
         x, weight, y = ctx.saved_tensors
         gradient = _relu_gradient(gradient, y)
-        x_gradient, bias_gradient = gradient @ weight, gradient.sum(0)
+        x_gradient, bias_gradient = _product(gradient, weight), gradient.sum(0)
         if ctx.layer.weight.grad is None:
-            return x_gradient, gradient.t() @ x, bias_gradient, None, None
-        ctx.layer.weight.grad.addmm_(gradient.t(), x)
+            return x_gradient, _product(gradient.t(), x), bias_gradient, None, None
+        _add_product(ctx.layer.weight.grad, gradient.t(), x)
         return x_gradient, None, bias_gradient, None, None
 
 
@@ -268,13 +315,13 @@ class _Lstm(torch.autograd.Function):
             c_gradient = torch.addcmul(c_gradient, h_gradient, c_by_h[t])
             torch.mul(by_c[t], c_gradient.repeat(1, 3), out=sums[t, :, : by_c.shape[2]])
             torch.mul(by_h[t], h_gradient, out=sums[t, :, by_c.shape[2] :])
-            h_gradient = sums[t] @ layer.weight_hh * keep[t]
+            h_gradient = _product(sums[t], layer.weight_hh) * keep[t]
             c_gradient = c_gradient * f[t] * keep[t]
         sums = sums.flatten(0, 1)
         for weight, inputs in ((layer.weight_ih, x), (layer.weight_hh, h_before)):
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            weight.grad.addmm_(sums.t(), inputs.flatten(0, 1))
+            _add_product(weight.grad, sums.t(), inputs.flatten(0, 1))
         bias_gradient = sums.sum(0)
-        x_gradient = (sums @ layer.weight_ih).view_as(x)
+        x_gradient = _product(sums, layer.weight_ih).view_as(x)
         return x_gradient, bias_gradient, bias_gradient, None, None, None, None

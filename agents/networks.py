@@ -87,7 +87,7 @@ class ConvolutionalNetwork(nn.Module):
         """Write the gradient of the trunk's parameters into their `grad`, without autograd.
 
         Args:
-            observation: [N, 4, 84, 84], in the dtype of the weights.
+            observation: [N, 4, 84, 84], of any dtype; converted by the caller once is faster.
             outputs: what `trunk` returned for it.
             gradient: of the last output, [N, units].
             scale: of the gradient that enters the last convolution.
@@ -152,9 +152,12 @@ class ActorCriticNetwork(ConvolutionalNetwork):
         like = self.policy.weight
         return like.new_zeros(batch, self.lstm_cells), like.new_zeros(batch, self.lstm_cells)
 
+    def _policy(self, features: Tensor) -> Tensor:
+        return layers.linear(features, self.policy).float()
+
     def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32 logits [N, A] and values [N]."""
-        return self.policy(features).float(), self.value(features).squeeze(1).float()
+        return self._policy(features), layers.linear(features, self.value).squeeze(1).float()
 
     def forward(
         self, observation: Tensor, state: LstmState | None = None
@@ -179,7 +182,7 @@ class ActorCriticNetwork(ConvolutionalNetwork):
             state, gates = layers.lstm_step(features, state, self.lstm)
             outputs += [gates, *state]
             features = state[0]
-        return self.policy(features).float(), state, outputs
+        return self._policy(features), state, outputs
 
     def unroll(
         self,
@@ -259,9 +262,10 @@ class ActionValueNetwork(ConvolutionalNetwork):
         """Return Q(s, .), float32 [N, A], of the trunk's last output, [N, streams * units]."""
         if self.dueling:
             for_value, for_advantage = features.split(self.units, dim=1)
-            v, advantage = self.value(for_value).float(), self.q(for_advantage).float()
+            v = layers.linear(for_value, self.value).float()
+            advantage = layers.linear(for_advantage, self.q).float()
             return value_targets.dueling_q(v.squeeze(1), advantage)
-        q = self.q(features).float()
+        q = layers.linear(features, self.q).float()
         return q if self.shared_bias is None else q + self.shared_bias.float()
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -277,7 +281,7 @@ class ActionValueNetwork(ConvolutionalNetwork):
         Into the convolutions it is scaled where two streams enter. Returns the loss (0-d) and
         Q(s, .), [N, A].
         """
-        observation = observation.to(self.hidden.weight.dtype)
+        observation = observation.to(layers.operand_dtype(self.hidden.weight))
         with torch.no_grad():
             outputs = self.trunk(observation)
         features = outputs[-1].detach().requires_grad_()

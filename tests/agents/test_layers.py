@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents import layers
+from agents.networks import ActionValueNetwork, build_network
+from agents.optim import FlatParameters
 
 # Channels, filters, kernel, stride, height and width; in the last two pixels are left over.
 SHAPES = [(4, 16, 8, 4, 84, 84), (4, 32, 8, 4, 84, 84), (3, 5, 3, 2, 10, 13), (2, 4, 4, 3, 18, 14)]
@@ -128,3 +131,71 @@ def test_lstm(given: bool) -> None:
     weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(9)).to(found.dtype)
     (found * weight).sum().backward()
     torch.testing.assert_close([x.grad, *(p.grad - 1 for p in parameters)], want)
+
+
+PRODUCTS = {"convolution", "convolution_backward", "mm", "addmm", "addmm_", "bmm", "baddbmm"}
+
+
+class Products(TorchDispatchMode):
+    """Notes the dtypes that enter convolutions and matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in PRODUCTS:
+            self.dtypes += [a.dtype for a in args if isinstance(a, torch.Tensor)]
+        return function(*args, **(kwargs or {}))
+
+
+def policy_gradients(cells: int) -> list[torch.Tensor]:
+    network = build_network("mnih2013", 6, cells, "torch", 0)
+    flat = FlatParameters(network, torch.bfloat16)
+    observation = torch.randint(0, 256, (3, 2, 4, 84, 84), dtype=torch.uint8)
+    state, outputs = network.initial_state(2), []
+    with torch.no_grad():
+        for step in observation:
+            logits, state, found = network.decide(step, state)
+            outputs.append(found)
+    unrolled, values = network.unroll(
+        observation, network.initial_state(2), torch.ones(3, 2), outputs
+    )
+    (unrolled.log_softmax(1)[:, 2] * values).sum().backward()
+    return [logits, unrolled, values, flat.gradient]
+
+
+def value_gradients(dueling: bool) -> list[torch.Tensor]:
+    network = ActionValueNetwork("mnih2013", 6, dueling)
+    flat = FlatParameters(network, torch.bfloat16)
+    observation = torch.randint(0, 256, (5, 4, 84, 84), dtype=torch.uint8)
+    _, q = network.backward(observation, lambda q: q[:, 1].square().sum())
+    return [q, flat.gradient]
+
+
+@pytest.mark.parametrize(
+    ("gradients", "kind"),
+    [
+        (policy_gradients, 0),
+        (policy_gradients, 32),
+        (value_gradients, False),
+        (value_gradients, True),
+    ],
+)
+def test_bfloat16_by_kernels_of_float32(gradients, kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No product is left to bfloat16 kernels then, and the numbers are theirs to rounding."""
+
+    def compute(instructions: bool) -> tuple[list[torch.Tensor], list[torch.dtype]]:
+        monkeypatch.setattr(layers, "BFLOAT16_INSTRUCTIONS", instructions)
+        torch.manual_seed(0)
+        with Products() as products:
+            return gradients(kind), products.dtypes
+
+    expected, native = compute(True)
+    found, widened = compute(False)
+    assert set(native) == {torch.bfloat16}
+    assert set(widened) == {torch.float32}
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        scale = theirs.float().abs().max()
+        assert (ours.float() - theirs.float()).abs().max() < 0.02 * scale
