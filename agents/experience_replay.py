@@ -77,7 +77,7 @@ class ExperienceReplay:
         before, self.frames = self.frames, self.frames + self.lanes.lanes * FRAMES_PER_STEP
         learnt_from = max(0, self.frames - settings.learning_starts_frames) // FRAMES_PER_STEP
         while self.updates < learnt_from // settings.decisions_per_update:
-            self._learn()
+            self.learn(self._draw())
         if before // settings.target_period_frames < self.frames // settings.target_period_frames:
             self.copy_to_target()
         return self.lanes.take_finished()
@@ -103,14 +103,16 @@ class ExperienceReplay:
     def _uniform(generator: torch.Generator, count: int) -> NDArray[np.float64]:
         return torch.rand(count, generator=generator, dtype=torch.float64).numpy()
 
-    def _learn(self) -> None:
-        """Draw a batch, step along its gradient, note its errors."""
-        settings = self.settings
-        batch = self.memory.sample(
-            settings.batch_size,
+    def _draw(self) -> Batch:
+        return self.memory.sample(
+            self.settings.batch_size,
             lambda count: self._uniform(self._replay, count),
-            importance_exponent(settings, self.frames),
+            importance_exponent(self.settings, self.frames),
         )
+
+    def learn(self, batch: Batch) -> None:
+        """Step along the batch's gradient, note its errors."""
+        settings = self.settings
         loss, delta = self.backward(batch)
         gradient = self.flat.gradient
         if settings.gradient_norm_limit:

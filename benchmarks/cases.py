@@ -22,11 +22,13 @@ from agents import atari, machine, methods, provenance
 from agents.actor_critic import RolloutWorker
 from agents.atari import FRAMES_PER_STEP
 from agents.config import MethodSettings, load_method
+from agents.experience_replay import ExperienceReplay
 from agents.lanes import TrainingLanes
 from agents.optim import rmsprop_step
 
 METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 PARTS = ("emulator", "inference", "learning", "plain_learning")
+REPLAY_PARTS = ("q_inference", "q_learning")
 
 
 def rate(step: Callable[[], int], seconds: float, warmup_seconds: float) -> dict[str, float]:
@@ -112,6 +114,55 @@ def plain_learning(worker: RolloutWorker) -> Callable[[], int]:
     return step
 
 
+def q_inference(training: ExperienceReplay) -> Callable[[], int]:
+    """Action values of one decision in every lane."""
+    training.advance(10**12)
+
+    def step() -> int:
+        training._q(training._observation)
+        return training.lanes.lanes * FRAMES_PER_STEP
+
+    return step
+
+
+def q_learning(training: ExperienceReplay) -> Callable[[], int]:
+    """Gradient of a batch that has been drawn, and the update."""
+    settings = training.settings
+    while training.frames <= settings.learning_starts_frames:
+        training.advance(10**12)
+    batch = training._draw()
+
+    def step() -> int:
+        training.learn(batch)
+        return settings.decisions_per_update * FRAMES_PER_STEP
+
+    return step
+
+
+def alone(
+    name: str,
+    settings: MethodSettings,
+    game: str,
+    threads: int,
+    seconds: float,
+    warmup_seconds: float,
+) -> dict[str, float]:
+    """Measure one of PARTS or of REPLAY_PARTS."""
+    machine.prepare(threads)
+    part = globals()[name]
+
+    def make_lanes(lanes: int) -> atari.AtariLanes:
+        return atari.AtariLanes(game, lanes, atari.protocol("noop"), threads)
+
+    if name in REPLAY_PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            training = ExperienceReplay(settings, make_lanes, 0, 10**12, folder=Path(folder))
+            return rate(part(training), seconds, warmup_seconds)
+    lanes = make_lanes(settings.lanes)
+    subject = lanes if part is emulator else RolloutWorker(settings, lanes, 0)
+    return rate(part(subject), seconds, warmup_seconds)
+
+
 def train(
     settings: MethodSettings, game: str, threads: int, seconds: float, warmup_seconds: float
 ) -> dict[str, float]:
@@ -153,7 +204,8 @@ def _advance(
 def main() -> None:
     """Measure one case and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cases", description=__doc__)
-    parser.add_argument("name", help=f"{', '.join(PARTS)}, or a method of config/methods")
+    known = ", ".join(PARTS + REPLAY_PARTS)
+    parser.add_argument("name", help=f"{known}, or a method of config/methods")
     parser.add_argument("--game", default="pong")
     parser.add_argument("--set", default="{}", dest="sets", help="settings to override, as JSON")
     parser.add_argument("--threads", type=int, default=1)
@@ -163,18 +215,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.cores:
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
-    method = "a2c" if options.name in PARTS else options.name
-    settings = load_method(METHODS / f"{method}.yaml", json.loads(options.sets))
+    method = {**dict.fromkeys(PARTS, "a2c"), **dict.fromkeys(REPLAY_PARTS, "dqn")}
+    settings = load_method(
+        METHODS / f"{method.get(options.name, options.name)}.yaml", json.loads(options.sets)
+    )
     window = options.seconds, options.warmup_seconds
-    if options.name in PARTS:
-        machine.prepare(options.threads)
-        lanes = atari.AtariLanes(
-            options.game, settings.lanes, atari.protocol("noop"), options.threads
-        )
-        part = globals()[options.name]
-        found = rate(
-            part(lanes if part is emulator else RolloutWorker(settings, lanes, 0)), *window
-        )
+    if options.name in method:
+        found = alone(options.name, settings, options.game, options.threads, *window)
     else:
         found = train(settings, options.game, options.threads, *window)
     memory = provenance.usage()[1] + found.pop("workers_memory_bytes", 0)

@@ -6,7 +6,8 @@ whose speed drifts slows all of them; the figure is the median of the rounds. Tw
 - `per_core`: one job pinned to each core, all at once, one thread each; frames/s of one job.
 - `all_cores`: one job with as many threads (or worker processes) as there are cores.
 
-The limit of a core is 1 / (1/emulator + 1/inference + 1/learning), each measured alone.
+The limit of a core is 1 / (1/emulator + 1/inference + 1/learning), each measured alone; DQN's has
+`q_inference` and `q_learning` in it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ LAYOUTS = ("per_core", "all_cores")
 SMALL = {"network": "mnih2013"}
 BFLOAT16 = {"precision": "bfloat16"}
 LSTM = {"lstm_cells": 256}
+ROLLOUT_PARTS = ("inference", "learning")
+REPLAY_PARTS = ("q_inference", "q_learning")
 NETWORK_KEYS = ("network", "precision")
 # Larger processes than the paper's 16 of one emulator: as many, and as few as the study pong has.
 LANES_8 = {"workers": 16, "lanes_per_worker": 8}
@@ -45,7 +48,7 @@ RIVALS = {
     "a3c_ff": "pfrl a3c_ff",
 }
 # A3C counts a rollout when it is done, and 16 workers of 8 lanes on a core take 2 s for one each.
-ASYNC_SECONDS = 6.0
+ASYNC_SECONDS = 15.0
 LABELS = {"sb3": "Stable-Baselines3", "envpool": "EnvPool", "pfrl": "PFRL"}
 
 
@@ -80,7 +83,9 @@ class Case:
         """The parts of a core's work whose speeds make the limit of this case."""
         network = {key: self.settings[key] for key in NETWORK_KEYS if key in self.settings}
         cells = LSTM if self.name == "a3c_lstm" else {}
-        return [Case("emulator"), *(Case(p, network | cells) for p in ("inference", "learning"))]
+        if self.name == "dqn":
+            return [Case("emulator"), *(Case(p, SB3_DQN | network) for p in REPLAY_PARTS)]
+        return [Case("emulator"), *(Case(p, network | cells) for p in ROLLOUT_PARTS)]
 
     def command(self, game: str, threads: int, cores: str, seconds: float) -> list[str]:
         """The measurement of `seconds`, or of `ASYNC_SECONDS` where that is too short."""
@@ -100,7 +105,7 @@ def _ours() -> list[Case]:
     one = ("per_core",)
     cases = [Case("emulator")]
     for settings in ({}, BFLOAT16, SMALL, SMALL | BFLOAT16):
-        cases += [Case(part, settings, layouts=one) for part in ("inference", "learning")]
+        cases += [Case(part, settings, layouts=one) for part in ROLLOUT_PARTS]
         layouts = one if settings == SMALL else LAYOUTS
         cases.append(Case("a2c", settings, limited=True, layouts=layouts))
     cases.append(Case("plain_learning", layouts=one))
@@ -110,14 +115,16 @@ def _ours() -> list[Case]:
     cases.append(Case("a3c_ff", BFLOAT16 | LANES_8, limited=True))
     cases.append(Case("a3c_ff", SMALL | BFLOAT16 | LARGE_WORKERS, limited=True))
     for settings in (LSTM, LSTM | SMALL | BFLOAT16):
-        cases += [Case(part, settings, layouts=one) for part in ("inference", "learning")]
+        cases += [Case(part, settings, layouts=one) for part in ROLLOUT_PARTS]
     cases.append(Case("a3c_lstm", limited=True, layouts=one))
     cases.append(Case("a3c_lstm", SMALL | BFLOAT16 | LARGE_WORKERS, limited=True, layouts=one))
     for method in ("actor_critic", "reinforce"):
         cases.append(Case(method, limited=True, layouts=one))
-    cases.append(Case("dqn", SB3_DQN))
-    cases.append(Case("dqn", SB3_DQN | BFLOAT16))
-    cases.append(Case("dqn", SB3_DQN | SMALL | BFLOAT16, layouts=one))
+    for settings in ({}, BFLOAT16, SMALL | BFLOAT16):
+        settings = SB3_DQN | settings
+        cases += [Case(part, settings, layouts=one) for part in REPLAY_PARTS]
+        layouts = one if SMALL.items() <= settings.items() else LAYOUTS
+        cases.append(Case("dqn", settings, limited=True, layouts=layouts))
     return cases
 
 
@@ -259,8 +266,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['seconds']:g} s, for A3C of {max(report['seconds'], ASYNC_SECONDS):g} s. Frames "
         "are emulator frames. The limit is 1 / (1/emulator + 1/inference + 1/learning) of a core, "
         "each part alone and as measured in this run, with the row's network, A3C-LSTM's with its "
-        "LSTM, and A2C's batch; with all cores it is as many times that. `plain_learning` is "
-        "PyTorch's own layers, autograd and RMSprop. A3C's memory counts the pages that its "
+        "LSTM, and A2C's batch; DQN's has `q_inference` and `q_learning`; with all cores it is as "
+        "many times that. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
+        "A3C's memory counts the pages that its "
         "workers share once for each of them.",
         "",
     ]
