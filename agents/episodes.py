@@ -39,9 +39,7 @@ class _Recording:
 
     def observations(self, start: int, stop: int) -> Tensor:
         """Stacks of the steps start..stop-1, uint8 [stop - start, stack, H, W]."""
-        frames = np.stack(self.frames[start : stop + self.stack - 1])
-        windows = np.lib.stride_tricks.sliding_window_view(frames, self.stack, axis=0)
-        return torch.from_numpy(np.array(windows, order="C")).movedim(-1, 1)
+        return stacks.windows(self.frames[start : stop + self.stack - 1], self.stack)
 
 
 class Episodes:
@@ -129,6 +127,7 @@ class Episodes:
         waiting = list(range(first, first + self.settings.episodes_per_update))[::-1]
         playing: list[_Recording | None] = [None] * lanes
         observation = None
+        before, shown = (stacks.empty((lanes, *self._env.observation_shape)) for _ in range(2))
         restart = np.ones(lanes, bool)
         while True:
             if restart.any():
@@ -143,7 +142,9 @@ class Episodes:
                     )
                 if all(recording is None for recording in playing):
                     return
-            actions = self._act(observation)
+            before, shown = shown, before
+            stacks.follow(before, observation, restart, shown)
+            actions = self._act(shown)
             step = self._env.step(actions)
             observation = step.observation
             restart = step.terminated | step.truncated
@@ -154,8 +155,8 @@ class Episodes:
                         yield lane, recording
 
     @torch.inference_mode()
-    def _act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
-        logits, _, _ = self.network.decide(stacks.interleave(observation).to(self.device))
+    def _act(self, observation: Tensor) -> NDArray[np.int64]:
+        logits, _, _ = self.network.decide(observation.to(self.device))
         uniform = torch.rand(len(observation), generator=self.generator)
         return sample_actions(logits, uniform.to(self.device)).cpu().numpy()
 

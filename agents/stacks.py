@@ -8,6 +8,7 @@ stack after it is that number shifted by one byte, with the newest frame in the 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,13 +23,6 @@ def empty(shape: tuple[int, ...], pin_memory: bool = False) -> Tensor:
     *outer, frames, height, width = shape
     zeros = torch.zeros((*outer, height, width, frames), dtype=torch.uint8, pin_memory=pin_memory)
     return zeros.movedim(-1, -3)
-
-
-def interleave(observation: NDArray[np.uint8]) -> Tensor:
-    """Return stacks [B, C, H, W], given frame by frame, laid out pixel by pixel."""
-    found = empty(observation.shape)
-    _pixels(found)[...] = observation.transpose(0, 2, 3, 1)
-    return found
 
 
 def follow(
@@ -48,6 +42,19 @@ def follow(
         copied = np.arange(len(observation))
     for lane in copied:
         pixels[lane] = observation[lane].transpose(1, 2, 0)
+
+
+def windows(frames: Sequence[NDArray[np.uint8]], count: int) -> Tensor:
+    """Return the stacks of `count` frames each, in turn, of N + count - 1 frames [H, W].
+
+    They are [N, count, H, W], laid out pixel by pixel.
+    """
+    found = empty((len(frames) - count + 1, count, *frames[0].shape))
+    pixels = _pixels(found)
+    for first, stack in enumerate(pixels):
+        for age in range(count):
+            stack[..., age] = frames[first + age]
+    return found
 
 
 def neighbours(frames: NDArray[np.uint8], device: torch.device) -> tuple[Tensor, Tensor]:

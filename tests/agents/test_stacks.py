@@ -8,6 +8,7 @@ import torch
 
 from agents import atari, stacks
 from agents.actor_critic import RolloutWorker
+from agents.episodes import Episodes
 from tests.agents.worlds import settings
 
 
@@ -38,11 +39,44 @@ def test_stacks_follow_each_other(stack: int) -> None:
     assert found[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_interleaved_is_the_same_to_read() -> None:
-    observation = played(4)[0][0]
-    found = stacks.interleave(observation)
-    assert np.array_equal(found.numpy(), observation)
+@pytest.mark.parametrize("count", [4, 3])
+def test_windows_are_the_stacks_of_consecutive_frames(count: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (9, 6, 5), dtype=np.uint8)
+    found = stacks.windows(list(frames), count)
+    expected = np.stack([frames[first : first + count] for first in range(10 - count)])
+    assert np.array_equal(found.numpy(), expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_reinforce_acts_on_what_the_emulator_shows() -> None:
+    """Over the ends of episodes, and learns from the same stacks."""
+    env = atari.AtariLanes("breakout", 2, atari.protocol("noop"))
+    training = Episodes(
+        settings("reinforce", lanes=2, episodes_per_update=5), lambda _: env, 0, 10**6
+    )
+    given, acted, episodes, act = [], [], 0, training._act
+    for name in ("reset", "step"):
+        function = getattr(env, name)
+
+        def recorded(*arguments, function=function):
+            result = function(*arguments)
+            given.append(np.array(result if isinstance(result, np.ndarray) else result.observation))
+            return result
+
+        setattr(env, name, recorded)
+
+    def seen(observation: torch.Tensor) -> np.ndarray:
+        acted.append(observation.numpy().copy())
+        assert np.array_equal(acted[-1], given[-1])
+        return act(observation)
+
+    training._act = seen
+    for lane, recording in training._play():
+        steps = len(recording.actions)
+        shown = np.stack([observation[lane] for observation in acted[-steps:]])
+        assert np.array_equal(recording.observations(0, steps).numpy(), shown)
+        episodes += 1
+    assert episodes == 5
 
 
 def test_a_worker_acts_on_what_the_emulator_shows() -> None:
