@@ -30,6 +30,12 @@ ROLLOUT_PARTS = {
 PARTS = {
     "lockstep": ROLLOUT_PARTS,
     "async": ROLLOUT_PARTS,
+    "episodes": {
+        "emulator and lanes": ("_env.step", ""),
+        "inference": ("network.decide", "acting, the rest"),
+        "acting, the rest": ("_act", ""),
+        "gradient": ("add_gradient", ""),
+    },
     "replay": {
         "emulator and lanes": ("lanes.step", "acting, the rest"),
         "inference": ("_q", "acting, the rest"),
@@ -98,6 +104,7 @@ def breakdown(method: str, sets: dict[str, Any], game: str, seconds: float) -> d
         workers = {
             "lockstep": lambda: [training.worker],
             "async": lambda: training._workers,
+            "episodes": lambda: [training],
             "replay": lambda: [training],
         }[settings.topology]()
         for worker in workers:

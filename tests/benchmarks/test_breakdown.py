@@ -28,7 +28,7 @@ def test_wrapped_methods_are_timed_and_still_work() -> None:
     assert 0.03 <= timer.seconds["acting"] < 1
 
 
-@pytest.mark.parametrize("method", ["a2c", "a3c_lstm"])
+@pytest.mark.parametrize("method", ["a2c", "a3c_lstm", "reinforce"])
 def test_parts_add_up_to_the_time_of_a_decision(method: str) -> None:
     found = breakdown.breakdown(method, {"network": "mnih2013"}, "pong", 0.2)
     speed = found.pop("frames/s")
@@ -37,5 +37,6 @@ def test_parts_add_up_to_the_time_of_a_decision(method: str) -> None:
 
 
 def test_a_method_without_known_parts_is_refused() -> None:
-    with pytest.raises(ValueError, match="reinforce: topology episodes; allowed: lockstep, async"):
-        breakdown.breakdown("reinforce", {}, "pong", 0.1)
+    known = "lockstep, async, episodes, replay"
+    with pytest.raises(ValueError, match=f"gorila: topology gorila; allowed: {known}"):
+        breakdown.breakdown("gorila", {}, "pong", 0.1)

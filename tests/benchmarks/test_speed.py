@@ -64,13 +64,38 @@ def test_an_lstm_has_a_limit_of_its_own() -> None:
     assert row["ratio_to_limit"] == pytest.approx(0.8)
 
 
+def test_the_limit_of_dqn_is_of_its_own_batches() -> None:
+    """1 / (1/1000 + 1/500 + 1/200) = 125, whatever a rollout's batch takes."""
+    settings = speed.SB3_DQN | {"precision": "bfloat16"}
+    case = speed.Case("dqn", settings, limited=True, layouts=("per_core",))
+    rates = {
+        "retable emulator": 1000,
+        "retable inference nature bfloat16": 9000,
+        "retable learning nature bfloat16": 9000,
+        "retable q_inference nature bfloat16": 500,
+        "retable q_learning nature bfloat16": 200,
+        case.key: 100,
+    }
+    found = {(key, "per_core"): [sample(rate)] for key, rate in rates.items()}
+    (row,) = speed.summarise([case], found, cores=2)
+    assert row["limit"] == pytest.approx(125)
+    assert row["ratio_to_limit"] == pytest.approx(0.8)
+
+
+def test_every_limit_has_its_parts_in_the_benchmark() -> None:
+    cases = {(case.key, layout) for case in speed._ours() for layout in case.layouts}
+    for case in speed._ours():
+        if case.limited:
+            assert {(part.key, "per_core") for part in case.parts()} <= cases, case.key
+
+
 @pytest.mark.parametrize(
     ("case", "asked", "given"),
     [
         (speed.Case("a2c"), 1.0, 1.0),
-        (speed.Case("a3c_ff"), 1.0, 6.0),
-        (speed.Case("a3c_lstm"), 9.0, 9.0),
-        (speed.Case("a3c_ff", peer="pfrl"), 1.0, 6.0),
+        (speed.Case("a3c_ff"), 1.0, 15.0),
+        (speed.Case("a3c_lstm"), 20.0, 20.0),
+        (speed.Case("a3c_ff", peer="pfrl"), 1.0, 15.0),
     ],
 )
 def test_processes_that_count_whole_rollouts_are_watched_for_longer(
@@ -102,21 +127,22 @@ def test_table_shows_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cells"),
+    ("name", "sets"),
     [
-        ("emulator", 0),
-        ("inference", 0),
-        ("learning", 0),
-        ("plain_learning", 0),
-        ("a2c", 0),
-        ("inference", 256),
-        ("learning", 256),
+        ("emulator", {}),
+        ("inference", {}),
+        ("learning", {}),
+        ("plain_learning", {}),
+        ("a2c", {}),
+        ("inference", {"lstm_cells": 256}),
+        ("learning", {"lstm_cells": 256}),
+        ("q_inference", {"replay_capacity_steps": 1000}),
+        ("q_learning", {"replay_capacity_steps": 1000, "learning_starts_frames": 400}),
     ],
 )
-def test_cases_run(name: str, cells: int) -> None:
+def test_cases_run(name: str, sets: dict[str, int]) -> None:
     command = [sys.executable, "-m", "benchmarks.cases", name, "--seconds", "0.1"]
-    sets = {"network": "mnih2013", "lstm_cells": cells}
-    command += ["--warmup-seconds", "0", "--set", json.dumps(sets)]
+    command += ["--warmup-seconds", "0", "--set", json.dumps({"network": "mnih2013"} | sets)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
