@@ -28,9 +28,12 @@ def test_wrapped_methods_are_timed_and_still_work() -> None:
     assert 0.03 <= timer.seconds["acting"] < 1
 
 
-@pytest.mark.parametrize("method", ["a2c", "a3c_lstm", "reinforce"])
-def test_parts_add_up_to_the_time_of_a_decision(method: str) -> None:
-    found = breakdown.breakdown(method, {"network": "mnih2013"}, "pong", 0.2)
+@pytest.mark.parametrize(
+    ("method", "sets"),
+    [("a2c", {}), ("a3c_lstm", {}), ("reinforce", {"lanes": 1, "episodes_per_update": 1})],
+)
+def test_parts_add_up_to_the_time_of_a_decision(method: str, sets: dict[str, int]) -> None:
+    found = breakdown.breakdown(method, {"network": "mnih2013"} | sets, "breakout", 0.2)
     speed = found.pop("frames/s")
     assert sum(found.values()) == pytest.approx(4e6 / speed)
     assert min(found.values()) > 0
