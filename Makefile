@@ -12,7 +12,7 @@ CONFIG = $(if $(filter demo,$(STUDY)),config/config.yaml,config/studies/$(STUDY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/requirements.installed
 
-.PHONY: help table published test test-gorila lint status publish so-far bench clean
+.PHONY: help table published test test-gorila lint status publish restore so-far bench clean
 
 help:
 	@echo "make table               train and compare: the demo study, about ten minutes on two cores"
@@ -22,6 +22,7 @@ help:
 	@echo "make status STUDY=demo   progress of every run; python -m analysis.status results/demo --follow goes on"
 	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
 	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
+	@echo "make restore STUDY=atari5  take a published study up again: its runs go to results/atari5"
 	@echo "make bench               training speed, beside the machine's limit and others; half an hour on an idle machine"
 	@echo "make clean               remove .venv and caches; results stay"
 
@@ -66,6 +67,9 @@ so-far: $(READY)
 
 publish: $(READY)
 	python -m workflow.publish --study $(STUDY)
+
+restore: $(READY)
+	python -m workflow.restore --study $(STUDY)
 
 bench: $(READY)
 	python -m benchmarks.speed

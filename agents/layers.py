@@ -215,7 +215,7 @@ def convolution_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.
 def linear_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
     """As `first_convolution_relu_gradient`, of y = linear_relu(x, layer); return that of x."""
     gradient = _relu_gradient(gradient, y)
-    if operand_dtype(x) == x.dtype:
+    if operand_dtype(layer.weight) == layer.weight.dtype:
         torch.mm(gradient.t(), x, out=layer.weight.grad)
     else:
         layer.weight.grad.copy_(_product(gradient.t(), x))

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,13 @@ def test_an_evaluation_without_its_audit_is_made_again(editable: Project) -> Non
     assert (jobs["evaluate_run"], "train_run" in jobs) == (1, False)
 
 
+def python(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m` with `command` in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
 def test_published_study_is_small_and_replays(finished: Project) -> None:
     """Every episode of what is published replays, and a published policy plays."""
     run = "results/published/smoke/runs/a2c/pong/0"
@@ -158,13 +166,7 @@ def test_published_study_is_small_and_replays(finished: Project) -> None:
          "--out", "played"],
     ]  # fmt: skip
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=finished.root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = python(finished.root, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     source, target = finished.root / "results/smoke", finished.root / "results/published/smoke"
     files = {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()}
@@ -182,6 +184,33 @@ def test_published_study_is_small_and_replays(finished: Project) -> None:
         whole = (source / file).stat().st_size
         assert (target / file).stat().st_size < 0.51 * whole + 10_000
     assert len(rows(finished.root / "played/episodes.csv")) == 1
+
+
+def test_a_published_study_goes_on_elsewhere(finished: Project, tmp_path: Path) -> None:
+    """Restored runs are whole to Snakemake; one more seed trains only its own."""
+    assert python(finished.root, "workflow.publish", "--study", "smoke").returncode == 0
+    project = copy(ROOT, tmp_path)
+    published = tmp_path / "results/published/smoke"
+    shutil.copytree(finished.root / "results/published/smoke", published)
+    begun = tmp_path / "results/smoke/runs/a2c/pong/1"
+    (begun / "resume").mkdir(parents=True)
+
+    done = python(tmp_path, "workflow.restore", "--study", "smoke")
+    assert done.stdout.splitlines().count("runs/a2c/pong/1: already there, left alone") == 1
+    assert len(re.findall("^runs/.*: restored$", done.stdout, re.MULTILINE)) == 7
+    assert [p.name for p in begun.iterdir()] == ["resume"]
+    for file in (published / "runs/a3c_ff").rglob("*.*"):
+        restored = tmp_path / "results/smoke" / file.relative_to(published)
+        assert restored.read_bytes() == file.read_bytes()
+    jobs, printed = project.plan(*SMOKE, "--config", "seeds=[0,1,2]")
+    assert runs(printed) == {("a2c", "pong", "1")} | {
+        (m, g, "2") for m in ("a2c", "a3c_ff") for g in ("pong", "breakout")
+    }
+    assert runs(printed, "evaluate_run") == runs(printed)
+    assert jobs["evaluate_run"] == 2 * jobs["train_run"] == 10
+
+    unknown = python(tmp_path, "workflow.restore", "--study", "atari6")
+    assert "--study atari6: not published; allowed: smoke" in unknown.stderr
 
 
 def test_interrupted_training_goes_on(tmp_path: Path) -> None:

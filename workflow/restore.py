@@ -1,0 +1,53 @@
+"""Take a published study up again, on any machine: copy its finished runs to results/STUDY.
+
+The same study then trains only what is missing. A run that results/STUDY has already, whole or
+begun, is left alone. Restored runs have their last policy in half precision, where it was
+published, and no resume state: for a later milestone they are trained anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from workflow.publish import study_runs
+
+# Snakemake redoes what is older than what it was made from: records first, evaluations last.
+PARTS = ("run.json", "training_episodes.csv", "policies/*", "evaluation/*/*")
+
+
+def restore(published: Path, results: Path) -> Iterable[str]:
+    """Copy the runs of `published` to `results`; yield a line for each."""
+    for run in study_runs(published):
+        target = results / run
+        if target.exists():
+            yield f"{run}: already there, left alone"
+            continue
+        new = target.with_name(f"{target.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        for part in PARTS:
+            for file in sorted((published / run).glob(part)):
+                copy = new / file.relative_to(published / run)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        new.rename(target)
+        yield f"{run}: restored"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Copy the finished runs of results/published/STUDY to results/STUDY."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--study", required=True, help="name of a folder below results/published/")
+    study = parser.parse_args(argv).study
+    folder = Path("results/published")
+    known = sorted(path.parent.name for path in folder.glob("*/study.json"))
+    if study not in known:
+        parser.error(f"--study {study}: not published; allowed: {', '.join(known)}")
+    for line in restore(folder / study, Path("results", study)):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
