@@ -24,8 +24,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 PIXEL_SCALE = 1 / 255
-# As PyTorch asks it: AVX-512, AVX-NE-CONVERT, or Arm's extension.
-BFLOAT16_INSTRUCTIONS = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+# As PyTorch itself asks: AVX-512, AVX-NE-CONVERT or Arm's extension, and a build with oneDNN.
+BFLOAT16_INSTRUCTIONS = (
+    torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
 
 
 def operand_dtype(weight: Tensor) -> torch.dtype:
@@ -35,7 +37,7 @@ def operand_dtype(weight: Tensor) -> torch.dtype:
     take tens of times as long. The product of two bfloat16 is exact in float32, and kernels of
     bfloat16 sum in float32 too: rounded to bfloat16, the results differ by the order of the sums.
     """
-    widened = weight.dtype == torch.bfloat16 and not weight.is_cuda and not BFLOAT16_INSTRUCTIONS
+    widened = weight.dtype == torch.bfloat16 and weight.is_cpu and not BFLOAT16_INSTRUCTIONS
     return torch.float32 if widened else weight.dtype
 
 
