@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -103,14 +102,12 @@ def test_named_targets(fresh: Project, target: str, rules: set[str]) -> None:
     assert set(jobs) == rules
 
 
-def test_atari57_plans_in_seconds(fresh: Project) -> None:
-    """57 games x 5 methods x 8 seeds = 2,280 trainings; about 10 s on a busy core."""
-    started = time.monotonic()
+def test_atari57_is_planned_whole(fresh: Project) -> None:
+    """57 games x 5 methods x 8 seeds = 2,280 trainings."""
     result = fresh.snakemake(
         "-n", "--quiet", "rules", "--configfile", "config/studies/atari57.yaml",
         "--config", "seeds=[0,1,2,3,4,5,6,7]",
     )  # fmt: skip
-    assert time.monotonic() - started < 60
     assert result.returncode == 0, result.stdout
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout, re.MULTILINE))
     assert (jobs["train_run"], jobs["evaluate_run"]) == ("2280", "4560")
