@@ -15,7 +15,7 @@ READY := .venv/requirements.installed
 .PHONY: help table published test test-gorila lint status publish restore so-far bench clean
 
 help:
-	@echo "make table               train and compare: the demo study, about ten minutes on two cores"
+	@echo "make table               train and compare: the demo study, ten to twenty-five minutes on two cores"
 	@echo "make published           only the published table, recomputed: seconds, trains nothing"
 	@echo "make test                lint and tests"
 	@echo "make test-gorila         the tests of Gorila, with Ray"
@@ -23,7 +23,7 @@ help:
 	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
 	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
 	@echo "make restore STUDY=atari5  take a published study up again: its runs go to results/atari5"
-	@echo "make bench               training speed, beside the machine's limit and others; half an hour on an idle machine"
+	@echo "make bench               training speed, beside the machine's limit and others; over half an hour on an idle machine"
 	@echo "make clean               remove .venv and caches; results stay"
 
 $(READY): requirements.txt
