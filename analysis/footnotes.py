@@ -212,25 +212,7 @@ def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> li
         )
         out.append(f"Diverged runs: {listed}.")
     if len(missing):
-        parts = []
-        unfinished = missing[missing["reason"] == "not_run"]["method"].value_counts()
-        runs_each = len(study.games) * len(study.seeds)
-        whole = [
-            method
-            for method in study.methods
-            if unfinished.get(method, 0) == runs_each * len(study.milestones_of(method))
-        ]
-        if whole:
-            parts.append(f"{', '.join(map(study.method_label, whole))}: no run has finished")
-        others = missing[~missing["method"].isin(whole)]
-        grouped = others.groupby(["method", "milestone", "reason"], sort=False)
-        for (method, milestone, reason), rows in grouped:
-            cells = [f"{row.game} seed {row.seed}" for row in rows.itertuples()]
-            shown = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
-            parts.append(
-                f"{study.method_label(method)} at {frames_text(milestone)}: "
-                f"{MISSING_REASONS.get(reason, reason)} ({shown})"
-            )
+        parts = _missing_parts(study, missing)
         runs = len(study.methods) * len(study.games) * len(study.seeds)
         milestones = len(study.milestones_frames)
         out.append(
@@ -239,3 +221,49 @@ def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> li
             "aggregated over its seeds that have every game; nothing is imputed."
         )
     return out
+
+
+def _missing_parts(study: Study, missing: pd.DataFrame) -> list[str]:
+    """Return what is missing in few words: methods and milestones that lack the same are one."""
+    unfinished = missing[missing["reason"] == "not_run"]["method"].value_counts()
+    runs_each = len(study.games) * len(study.seeds)
+    whole = [
+        method
+        for method in study.methods
+        if unfinished.get(method, 0) == runs_each * len(study.milestones_of(method))
+    ]
+    parts = [f"{', '.join(map(study.method_label, whole))}: no run has finished"] if whole else []
+    lacking: dict[tuple, list[int]] = {}
+    others = missing[~missing["method"].isin(whole)]
+    for (method, milestone, reason), rows in others.groupby(
+        ["method", "milestone", "reason"], sort=False
+    ):
+        cells = _cells_text(study, rows)
+        lacking.setdefault((method, reason, cells), []).append(milestone)
+    labels: dict[tuple, list[str]] = {}
+    for (method, reason, cells), milestones in lacking.items():
+        label = study.method_label(method)
+        if milestones != list(study.milestones_of(method)):
+            label += f" at {' and '.join(map(frames_text, milestones))}"
+        labels.setdefault((reason, cells), []).append(label)
+    return parts + [
+        f"{', '.join(names)}: {MISSING_REASONS.get(reason, reason)} ({cells})"
+        for (reason, cells), names in labels.items()
+    ]
+
+
+def _cells_text(study: Study, rows: pd.DataFrame, shown: int = 8) -> str:
+    """Return the games and seeds of `rows`, as `seed 0 in qbert; seeds 1, 2 in all 7 games`."""
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    for seed, of_seed in rows.groupby("seed"):
+        seeds.setdefault(tuple(of_seed["game"]), []).append(seed)
+    parts = []
+    for games, of_games in seeds.items():
+        named = ", ".join(games[:shown])
+        if len(games) > shown:
+            named += f" and {len(games) - shown} more"
+        if len(games) == len(study.games) > 1:
+            named = f"all {len(games)} games"
+        plural = "s" if len(of_games) > 1 else ""
+        parts.append(f"seed{plural} {', '.join(map(str, of_games))} in {named}")
+    return "; ".join(parts)

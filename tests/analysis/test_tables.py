@@ -1,5 +1,6 @@
 """What stands in the tables, and in the notes below them."""
 
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -158,8 +159,8 @@ def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
     (run_folder(results, "reinforce", "breakout", 0) / "run.json").unlink()
     table, markdown = tabulated(results)
     assert "Diverged runs: A2C / pong / seed 2 at 600k frames (loss is nan at 600000" in markdown
-    assert "A2C at 1M: the run diverged before this milestone (pong seed 2)" in markdown
-    assert "REINFORCE at 400k: the run has not finished (breakout seed 0)" in markdown
+    assert "A2C at 1M: the run diverged before this milestone (seed 2 in pong)" in markdown
+    assert "REINFORCE: the run has not finished (seed 0 in breakout)" in markdown
     assert "Missing, 3 of 24 (12 runs x 2 milestones)" in markdown
     seeds = table[table["kind"] == "trained"].set_index(["method", "milestone"])["seeds"]
     assert seeds.to_dict() == {
@@ -168,6 +169,22 @@ def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
         ("a2c", 400_000): 3,
         ("a2c", 1_000_000): 2,
     }
+
+
+def test_what_is_missing_is_said_once(tmp_path: Path):
+    """Methods and milestones that lack the same runs share their words."""
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    for method in ("reinforce", "a2c"):
+        for game in ("pong", "breakout"):
+            for seed in (1, 2):
+                (run_folder(results, method, game, seed) / "run.json").unlink()
+    shutil.rmtree(run_folder(results, "a2c", "breakout", 0) / "evaluation" / "400000")
+    markdown = tabulated(results)[1]
+    missing = "REINFORCE, A2C: the run has not finished (seeds 1, 2 in all 2 games); "
+    assert (
+        f"{missing}A2C at 400k: the policy has not been evaluated (seed 0 in breakout). A"
+        in markdown
+    )
 
 
 def test_method_without_a_complete_seed(tmp_path: Path):
@@ -185,7 +202,7 @@ def test_method_without_a_complete_seed(tmp_path: Path):
         *[["0 of 2", "0", "missing", "missing", "missing |"]] * 2,
         *[["1 of 2", "0", "incomplete", "incomplete", "incomplete |"]] * 2,
     ]
-    assert "12 runs x 2 milestones): REINFORCE: no run has finished; A2C at 400k: the" in markdown
+    assert "12 runs x 2 milestones): REINFORCE: no run has finished; A2C: the run has" in markdown
 
 
 def test_estimate_of_the_57_game_median(tmp_path: Path):
