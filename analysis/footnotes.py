@@ -1,15 +1,20 @@
 """Footnotes of the comparison table: protocol, budgets, intervals, deviations, what is missing."""
 
+import math
+
 import pandas as pd
 
 from analysis import atari5
-from analysis.normalise import RULES
+from analysis.normalise import RULES, ZERO_RANDOM_GAME
+from analysis.reference import load_scores, normalised, references
 from analysis.render import frames_text
-from analysis.scores import MISSING_REASONS, UNTRAINED, Study
+from analysis.scores import MISSING_REASONS, UNTRAINED, Study, complete_seeds, run_scores
 
 PAPER_FRAMES = 320_000_000  # of "1 day"
 # Below this share of it a budget is called small.
 SMALL_SHARE = 0.5
+# Above this share of the absolute scores the mean is said to be one game's.
+DOMINANT_SHARE = 0.4
 PROTOCOLS = {
     "noop": "no-op starts (up to 30 no-ops), the game's own actions, no sticky actions",
     "sticky": "sticky actions (the last action repeated with probability 0.25), all 18 actions, "
@@ -44,11 +49,13 @@ def notes(
     out = [
         "0 % is the random reference and 100 % the human one. \"All games\" is recomputed from the "
         "published raw scores over every game the row has, \"these games\" over the games of this "
-        f"study only{_game_list(study)}. IQM is the mean of the middle half of all runs.",
+        f"study only{_game_list(study)}: `incomplete` without a score in each of them. "
+        f"{_iqm_text(study, table)}",
         "Published rows under human starts are normalised with human-starts references, each under "
         "the rule that comes nearest to its printed value; all rules side by side: the published "
         "tables (`snakemake published`). Human starts are not public, so rows trained here are "
         "measured under another protocol than these and compare only roughly.",
+        *_noop_notes(study, table),
         f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
         f"{evaluation['episodes']} evaluation episodes per run and milestone, "
         f"{actions_text(study)}, evaluation seed {evaluation['seed']}, at most "
@@ -64,6 +71,7 @@ def notes(
         "published times are as printed.",
     ]  # fmt: skip
     out += override_notes(study)
+    out += noise_notes(study, table, episodes)
     out += truncated_notes(study, episodes)
     out += missing_notes(study, runs, missing)
     return out
@@ -75,7 +83,9 @@ def _atari5_note() -> str:
     return (
         f"The median of 57 games is estimated from {games} (Aitchison et al. 2022). Its published "
         f"relative error, cross-validated, is {error:.1f} % for methods with medians above 40 %; "
-        "below that it extrapolates. Brackets do not contain this error."
+        "below that it extrapolates. Brackets do not contain this error. A score below 0 counts as "
+        "0, so that noise alone lifts random play above 0: an estimate of a few percent says no "
+        "more than that."
     )
 
 
@@ -92,6 +102,12 @@ def _selection_note(study: Study) -> str:
         "one, as the papers of the value-based rows do; `not published`: no statement was found; "
         "other words are the source's."
     )
+    if len(study.milestones_frames) > 1:
+        text += (
+            " The milestones of a method are policies of the same runs: where the learning rate "
+            "falls over a run it has reached its end only at the last one, so an earlier row is "
+            "not what a run of that length would give."
+        )
     if all(study.selection_of(method) != "best" for method in study.methods):
         return text
     counts = ", ".join(
@@ -144,7 +160,96 @@ def _interval_note(study: Study, table: pd.DataFrame) -> str:
             f" Intervals from {' or '.join(map(str, counts))} seeds are rough and tend to be "
             "too narrow."
         )
+        for seeds in counts:
+            # The bootstrap's outermost draw, one seed again and again, is within the percentiles.
+            if len(study.games) == 1 and seeds ** -float(seeds) > (1 - study.level) / 2:
+                covered = 100 * (1 - 2 * 0.5**seeds)
+                text += (
+                    f" With one game and {seeds} seeds they reach from the lowest seed to the "
+                    f"highest: that holds the median of all runs in {covered:.0f} % of cases."
+                )
     return text
+
+
+def _iqm_text(study: Study, table: pd.DataFrame) -> str:
+    trained = table.loc[table["kind"] == "trained", "seeds"].dropna().astype(int).tolist()
+    counts = sorted({len(study.games) * seeds for seeds in [1, *trained]})
+    kept = [f"{n - 2 * (n // 4)} of {n}" for n in counts if n % 4]
+    text = (
+        "IQM is the mean of all runs but the lowest and the highest quarter, as rliable computes "
+        "it: a quarter is rounded down"
+    )
+    return f"{text} (here the mean of {' or '.join(kept)} scores)." if kept else f"{text}."
+
+
+def _noop_notes(study: Study, table: pd.DataFrame) -> list[str]:
+    rows = table[table["kind"] == "published_noop_starts"]
+    if rows.empty:
+        return []
+    rules = sorted(set(rows["all_games_rule"]))
+    return [
+        f'Published rows under no-op starts: "all games" under the rule `{", ".join(rules)}` '
+        f"({RULES[rules[0]]}), under which the papers print their means, {these_text(study)} under "
+        f"`{study.rule}`. Under `plain` {_pinball_text()}."
+    ]
+
+
+def these_text(study: Study) -> str:
+    """Return what the table calls the games of the study."""
+    return "this game" if len(study.games) == 1 else f"these {len(study.games)} games"
+
+
+def _pinball_text() -> str:
+    printed = load_scores()
+    percent = {
+        rule: normalised(printed, "noop_starts", "dqn", rule) for rule in ("plain", "mnih2016")
+    }
+    alone = percent["plain"][ZERO_RANDOM_GAME]
+    return (
+        f"Video Pinball alone counts {alone:,.0f} % for DQN, whose mean over "
+        f"{len(percent['plain'])} games is then {percent['plain'].mean():.1f} instead of "
+        f"{percent['mnih2016'].mean():.1f}"
+    )
+
+
+def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> list[str]:
+    """Return a note on what the evaluation episodes and single games do to the means.
+
+    The standard error is that of the mean over the games: of each run's mean return, from the
+    spread of its episodes, over games and seeds. What the seeds differ by is not in it.
+    """
+    rows = table[table["kind"] == "trained"]
+    scores = run_scores(study, episodes)
+    if rows.empty or scores.empty:
+        return []
+    keys = ["method", "milestone", "game", "seed"]
+    error = episodes.groupby(keys)["return"].agg(lambda returns: returns.sem())
+    reached = pd.MultiIndex.from_frame(
+        scores[["method", "selected", "game", "seed"]].set_axis(keys, axis=1)
+    )
+    table_of = references(study.references, study.games).set_index("game")
+    span = (table_of["human"] - table_of["random"]).abs().reindex(scores["game"]).to_numpy()
+    scores = scores.assign(error=100 * error.reindex(reached).to_numpy() / span)
+    errors, single = [], []
+    for row in rows.itertuples():
+        own = scores[(scores["method"] == row.method) & (scores["milestone"] == row.milestone)]
+        own = own[own["seed"].isin(complete_seeds(study, scores, row.method, row.milestone))]
+        name = f"{row.row} at {frames_text(row.milestone)}"
+        errors.append(f"{name} {math.sqrt((own['error'] ** 2).sum()) / len(own):.1f}")
+        by_game = 100 * own.groupby("game")["normalised"].mean()
+        game = by_game.abs().idxmax()
+        if len(by_game) > 2 and abs(by_game[game]) > DOMINANT_SHARE * by_game.abs().sum():
+            single.append(f"{name} {by_game.drop(game).mean():.1f} ({game})")
+    out = [
+        f"Standard error of the mean over {these_text(study)} from the evaluation episodes alone, "
+        f"in points of percent; what seeds differ by comes on top: {', '.join(errors)}."
+    ]
+    if single:
+        out.append(
+            f"One game is more than {100 * DOMINANT_SHARE:g} % of these means (of the absolute scores). "
+            f"Without it: {', '.join(single)}."
+        )
+    return out
 
 
 def override_notes(study: Study) -> list[str]:

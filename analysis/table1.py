@@ -1,13 +1,14 @@
 """The comparison table: the published rows, and below them the rows trained in this study."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
 
 from analysis import atari5
 from analysis.aggregate import point_estimates
-from analysis.footnotes import notes
+from analysis.footnotes import notes, these_text
 from analysis.published import load_rows
 from analysis.reference import load_scores, normalised
 from analysis.render import (
@@ -37,6 +38,8 @@ NOOP_SYSTEMS = (
     "a3c_fortunato",
     "a2c_schulman",
 )
+# Wang et al. 2016 and Fortunato et al. 2018 print their means under it (analysis/reference/README).
+NOOP_RULE = "mnih2016"
 COLUMNS = [
     "kind",
     "row",
@@ -58,6 +61,7 @@ COLUMNS = [
     "printed_mean",
     "printed_median",
     "all_games",
+    "all_games_rule",
     "all_games_mean",
     "all_games_median",
     "mean",
@@ -90,16 +94,17 @@ def table1(
 
     Kinds of row, in this order: the eight published ones under human starts, each under its own
     rule; where the study is normalised with no-op references also published ones under no-op
-    starts, under the study's rule; the reference players; then one row per method of METHODS and
-    milestone: trained, without a complete seed, or not trained in this study.
+    starts; the reference players; then one row per method of METHODS and milestone: trained,
+    without a complete seed, or not trained in this study.
 
-    `all_games_*` are over every game the row has a score for, `mean`, `median` and `iqm` over the
-    games of the study that it has a score for (`games` of them; without a complete seed: the most
-    that one seed has). `atari5` estimates the 57-game median, where the study has what it takes.
+    `all_games_*` are over every game the row has a score for, under `all_games_rule`; `mean`,
+    `median` and `iqm` over the games of the study, NaN unless the row has all of them (it has
+    `games`; without a complete seed: the most that one seed has). `atari5` estimates the 57-game
+    median, where the study has what it takes.
     """
     published = load_scores()
     records = [
-        _published(published, study, row.row, "human_starts", row.system, row.rule)
+        _published(published, study, row.row, "human_starts", row.system, row.rule, row.rule)
         | {
             "training_time": row.training_time,
             "printed_mean": row.printed_mean,
@@ -109,13 +114,25 @@ def table1(
     ]
     if study.references == "noop_starts":
         for system in NOOP_SYSTEMS:
-            row = _published(published, study, "", "noop_starts", system, study.rule)
-            records.append(row)
+            row = _published(published, study, "", "noop_starts", system, study.rule, NOOP_RULE)
+            about = published[
+                (published["protocol"] == "noop_starts") & (published["system"] == system)
+            ].iloc[0]
+            records.append(
+                row
+                | {
+                    "row": _with_paper(about["label"], about["paper"]),
+                    "printed_mean": about["printed_mean"],
+                    "printed_median": about["printed_median"],
+                }
+            )
     for player, value in (("Random", 0.0), ("Human", 100.0)):
         records.append(
             {"kind": "reference", "row": player, "games": len(study.games),
              "protocol": study.references, "references": study.references, "rule": study.rule}
             | dict.fromkeys(("mean", "median", "iqm"), value)
+            | ({"atari5": atari5.estimate_median(dict.fromkeys(study.games, value))}
+               if atari5.applies(study) else {})
         )  # fmt: skip
     scores = run_scores(study, episodes)
     order = [m for m in METHODS if m in study.methods]
@@ -129,13 +146,30 @@ def table1(
     return pd.DataFrame(records, columns=COLUMNS)
 
 
+def _with_paper(label: str, paper: str) -> str:
+    """Return `label` with first author and year of `paper`, where it does not have them yet."""
+    cited = re.match(r"(?P<author>\w+) et al\. (?P<year>\d{4})", paper)
+    if not cited or cited["year"] in label:
+        return label
+    cited = f"{cited['author']} {cited['year']}"
+    return f"{label[:-1]}, {cited})" if label.endswith(")") else f"{label} ({cited})"
+
+
 def _published(
-    published: pd.DataFrame, study: Study, label: str, protocol: str, system: str, rule: str
+    published: pd.DataFrame,
+    study: Study,
+    label: str,
+    protocol: str,
+    system: str,
+    rule: str,
+    all_games_rule: str,
 ) -> dict:
-    everything = normalised(published, protocol, system, rule, flagged="exclude")
-    here = everything[everything.index.isin(study.games)]
+    everything = normalised(published, protocol, system, all_games_rule, flagged="exclude")
+    here = normalised(published, protocol, system, rule, flagged="exclude")
+    here = here[here.index.isin(study.games)]
     about = published[(published["protocol"] == protocol) & (published["system"] == system)]
-    values = point_estimates(here.to_numpy()[None, :]) if len(here) else np.full(4, np.nan)
+    whole = len(here) == len(study.games)
+    values = point_estimates(here.to_numpy()[None, :]) if whole else np.full(4, np.nan)
     estimated = (
         atari5.applies(study)
         and protocol == study.references
@@ -152,6 +186,7 @@ def _published(
         "references": about["references"].iloc[0],
         "rule": rule,
         "all_games": len(everything),
+        "all_games_rule": all_games_rule,
         "all_games_mean": everything.mean(),
         "all_games_median": everything.median(),
         **dict(zip(("mean", "median", "iqm"), values[:3], strict=True)),
@@ -229,7 +264,7 @@ def grid(
 ) -> Grid:
     """Return `table1` ready to print, with the notes that a reader needs below it."""
     count = len(study.games)
-    these = "this game" if count == 1 else f"these {count} games"
+    these = these_text(study)
     columns = [
         "Method",
         "Training",
@@ -289,7 +324,7 @@ def _cells(row, count: int, width: int, metrics: tuple[str, ...]) -> list[str]:
         number_text(row.all_games_median),
         *(
             ("incomplete" if row.games else "missing")
-            if row.kind == "no_complete_seed"
+            if row.kind == "no_complete_seed" or (0 < row.games < count and m != "atari5")
             else interval_text(*(getattr(row, f"{m}{end}") for end in ("", "_low", "_high")))
             for m in metrics
         ),

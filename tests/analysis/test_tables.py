@@ -45,6 +45,85 @@ def test_published_rows(analysed: Path):
     assert rows.loc["A3C-FF 1 day", "median"] == pytest.approx(sum(percent) / 2)
 
 
+def test_published_noop_rows(analysed: Path):
+    """Beside what their papers print, under the rule that the papers print it under."""
+    table = pd.read_csv(analysed / "tables/table1.csv")
+    rows = table[table["kind"] == "published_noop_starts"].set_index("row")
+    printed = {"DQN (Wang 2016)": (227.9, 0.25), "A3C (Fortunato 2018)": (293, 1),
+               "Prioritized (rank-based, Schaul 2016)": (434.6, 0.6)}  # fmt: skip
+    assert rows["printed_mean"].dropna().to_dict() == {
+        name: at for name, (at, _) in printed.items()
+    }
+    for name, (mean, within) in printed.items():
+        assert rows.loc[name, "all_games_mean"] == pytest.approx(mean, abs=within)
+    assert set(rows["all_games_rule"]) == {"mnih2016"}
+    assert set(rows["rule"]) == {"plain"}
+    notes = (analysed / "tables/table1.md").read_text()
+    assert "Video Pinball alone counts 12,793 % for DQN" in notes
+
+
+def test_a_published_row_without_a_game_is_incomplete(tmp_path: Path):
+    """DQN and Gorila have no human-starts score in Phoenix, A3C has."""
+    results = synthetic.write_study(tmp_path / "study", games=["pong", "phoenix"])
+    table, markdown = tabulated(results)
+    rows = table[table["kind"] == "published_human_starts"].set_index("row")
+    assert rows.loc[["DQN", "Gorila"], ["mean", "median", "iqm"]].isna().all().all()
+    assert rows["games"].tolist() == [1, 1, 2, 2, 2, 2, 2, 2]
+    assert rows["mean"].notna().tolist() == [False, False, *[True] * 6]
+    line = next(line for line in markdown.splitlines() if line.startswith("| DQN | 8 days"))
+    assert line.split(" | ")[-3:] == ["incomplete", "incomplete", "incomplete |"]
+
+
+def test_noise_of_the_evaluation_by_hand(tmp_path: Path):
+    """Two games, one seed: the root of the sum of squared standard errors, over two."""
+    results = synthetic.write_study(
+        tmp_path / "study", seeds=[0], methods=["a2c"], milestones_frames=[1_000_000]
+    )
+    markdown = tabulated(results)[1]
+    episodes = load_episodes(results)
+    # Human minus random, no-op starts: Pong 14.6 + 20.7, Breakout 30.5 - 1.7.
+    squares = 0.0
+    for game, span in (("pong", 35.3), ("breakout", 28.8)):
+        returns = episodes.loc[episodes["game"] == game, "return"].to_numpy(float)
+        squares += returns.var(ddof=1) / len(returns) * (100 / span) ** 2
+    assert f"comes on top: A2C at 1M {squares**0.5 / 2:.1f}." in markdown
+    assert "One game is more than" not in markdown
+
+
+def test_a_mean_of_one_game_is_told(tmp_path: Path):
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong", "breakout", "qbert"], seeds=[0],
+        methods=["a2c"], milestones_frames=[1_000_000],
+    )  # fmt: skip
+    folder = run_folder(results, "a2c", "pong", 0)
+    for row in range(4):
+        synthetic.change_cell(folder, 1_000_000, row, "return", "21")
+    markdown = tabulated(results)[1]
+    scores = run_scores(load_study(results), load_episodes(results)).set_index("game")["normalised"]
+    rest = 100 * scores[["breakout", "qbert"]].mean()
+    assert f"Without it: A2C at 1M {rest:.1f} (pong)." in markdown
+
+
+@pytest.mark.parametrize(("seeds", "covered"), [(2, 50), (3, 75), (4, None)])
+def test_an_interval_that_is_a_range_says_so(tmp_path: Path, seeds: int, covered: int | None):
+    """Of 3 seeds all draws are the lowest in 1 of 27, which is more than 2.5 %; of 4 in 1 of 256.
+
+    The median of all runs lies outside the range of n when all n fall on one side of it.
+    """
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], seeds=list(range(seeds)), methods=["a2c"]
+    )
+    table, markdown = tabulated(results)
+    row = table[table["kind"] == "trained"].iloc[-1]
+    scores = run_scores(load_study(results), load_episodes(results))
+    scores = 100 * scores[scores["milestone"] == row["milestone"]]["normalised"]
+    is_range = [row["mean_low"], row["mean_high"]] == pytest.approx([scores.min(), scores.max()])
+    words = f"With one game and {seeds} seeds they reach from the lowest seed to the highest: that"
+    assert is_range == (covered is not None) == (words in markdown)
+    if covered:
+        assert f"{words} holds the median of all runs in {covered} % of cases." in markdown
+
+
 def test_trained_rows_are_the_aggregates_in_percent(analysed: Path):
     table = pd.read_csv(analysed / "tables/table1.csv")
     aggregates = pd.read_csv(analysed / "aggregates.csv")
@@ -226,8 +305,10 @@ def test_estimate_of_the_57_game_median(tmp_path: Path):
     assert "relative error, cross-validated, is 10.4 % for" in markdown
     published = table[table["kind"] == "published_noop_starts"].set_index("row")["atari5"]
     # DQN's median of the 57 games is 79.1; Gorila has no score in Phoenix.
-    assert published["DQN"] == pytest.approx(89.8, abs=0.05)
-    assert pd.isna(published["Gorila"])
+    assert published["DQN (Wang 2016)"] == pytest.approx(89.8, abs=0.05)
+    assert pd.isna(published["Gorila (Nair 2015)"])
+    players = table[table["kind"] == "reference"].set_index("row")["atari5"]
+    assert players.tolist() == [0.0, pytest.approx(101**0.96531 - 1)]
     assert table[table["kind"] == "published_human_starts"]["atari5"].isna().all()
 
 
