@@ -46,7 +46,7 @@ AGGREGATES = {
     "optimality_gap": metrics.aggregate_optimality_gap,
 }
 PROFILE_ENDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-PROFILE_POINTS = 51
+PROFILE_POINTS = 100
 
 
 @contextmanager
@@ -128,16 +128,21 @@ def intervals(
 
 
 def profile_taus(matrices: list[np.ndarray]) -> np.ndarray:
-    """Return the thresholds of the performance profiles, [PROFILE_POINTS], fractions.
+    """Return the thresholds of the performance profiles, [at most PROFILE_POINTS + 2], fractions.
 
-    From the lowest score (rounded down to a tenth, at most 0, at least -1) to the first of
-    PROFILE_ENDS that covers the highest.
+    The scores themselves (rounded up to 0.01 %), where a profile has its steps; of more than
+    PROFILE_POINTS as many, evenly by rank. They lie between the lowest score (rounded down to a
+    tenth, at most 0, at least -1) and the first of PROFILE_ENDS that covers the highest; both
+    ends are thresholds too.
     """
-    lowest = min(matrix.min() for matrix in matrices)
-    highest = max(matrix.max() for matrix in matrices)
-    start = float(np.clip(np.floor(lowest * 10) / 10, -1.0, 0.0))
-    end = next((end for end in PROFILE_ENDS if end >= highest), PROFILE_ENDS[-1])
-    return np.round(np.linspace(start, end, PROFILE_POINTS), 6)
+    pooled = np.sort(np.concatenate([matrix.ravel() for matrix in matrices]))
+    start = float(np.clip(np.floor(pooled[0] * 10) / 10, -1.0, 0.0))
+    end = next((end for end in PROFILE_ENDS if end >= pooled[-1]), PROFILE_ENDS[-1])
+    steps = np.unique(np.ceil(pooled * 1e4) / 1e4)
+    steps = steps[(steps > start) & (steps < end)]
+    if len(steps) > PROFILE_POINTS:
+        steps = steps[np.linspace(0, len(steps) - 1, PROFILE_POINTS).round().astype(int)]
+    return np.concatenate([[start], steps, [end]])
 
 
 def aggregate(study: Study, episodes: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def curves(
                     returns = normalise(returns, random, human, study.rule, game)
                 rows[i, j] = binned(log[column].to_numpy(), returns, end, bins)
         x = (np.arange(bins) + 0.5) * end / bins
-        # A run that diverged has no episodes near the end: no value is carried on past it.
-        rows[:, :, x > shortest + end / bins] = np.nan
+        # A run that diverged or went no further: no value is carried into a bin after its end.
+        rows[:, :, x - end / bins / 2 >= shortest] = np.nan
         out[method] = curve(rows, x / 3600 if axis == "hours" else x, study.level, study.rng_seed)
     return {method: line for method, line in out.items() if len(line.x)}

@@ -42,14 +42,16 @@ def caption(name: str, study: Study) -> str:
         "learning_curves_hours": f"Points against wall-clock hours of training: {band}. "
         "A line ends where its fastest run ends.",
         "learning_curves_normalised": "Percent of human, mean over the study's games, by frames "
-        f"and by wall-clock hours: {band}.",
+        f"and by wall-clock hours: {band}. By hours a line ends where the fastest run in any game "
+        "ends, so what slower games have learnt by their ends is not in it.",
         "interval_estimates": f"Percent of human; bars are {level} stratified-bootstrap intervals "
         "over seeds, a point without a bar is one seed. A smaller optimality gap is better."
         + policies,
         "performance_profiles": "Share of runs and games that score above a threshold, at the "
         f"last milestone; bands are pointwise {level} intervals. Higher is better." + policies,
         "probability_of_improvement": "How likely a run of the first method scores above a run "
-        f"of the second in the same game, at the last milestone; bars are {level} intervals."
+        f"of the second in the same game, at the last milestone; bars are {level} intervals. "
+        "A point without a bar compares single runs: it is the share of games that one of them won."
         + policies,
         "per_game": "Percent of human at the last milestone, mean over seeds; dots are single "
         "seeds. The published values are from human starts, normalised with human-starts "

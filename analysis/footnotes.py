@@ -246,7 +246,7 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
     ]
     if single:
         out.append(
-            f"One game is more than {100 * DOMINANT_SHARE:g} % of these means (of the absolute scores). "
+            f"One game is more than {100 * DOMINANT_SHARE:g} % of these means, signs aside. "
             f"Without it: {', '.join(single)}."
         )
     return out

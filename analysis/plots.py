@@ -260,7 +260,7 @@ def performance_profiles(study: Study, aggregates: pd.DataFrame) -> Figure:
             continue
         tau = 100 * own["metric"].str.split(":").str[1].astype(float).to_numpy()
         look = style(method)
-        axes.plot(tau, own["point"], drawstyle="steps-post", markevery=6, **look)
+        axes.plot(tau, own["point"], drawstyle="steps-post", markevery=0.1, **look)
         if own["low"].notna().any():
             axes.fill_between(tau, own["low"], own["high"], step="post", color=look["color"],
                               alpha=0.18, lw=0)  # fmt: skip

@@ -10,7 +10,9 @@ the reference.
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis.io import write_csv, write_text
 from analysis.reference import check_scores, load_games, references
@@ -177,6 +179,7 @@ def markdown(study: Study, table: pd.DataFrame) -> str:
         f"{len(table)} games: {_counts(table['verdict'])}.",
         "",
         *_causes(table),
+        *_together(table),
         " ".join(PROTOCOLS.splitlines()),
         "",
         "| Game | Mean | Standard error | Published | Difference | in standard errors | Verdict "
@@ -240,6 +243,37 @@ def _causes(table: pd.DataFrame) -> list[str]:
         f"{(table['cause'] == 'protocol').sum()} agree under that one; still open: {open_ones}.",
         "",
     ]
+
+
+def joint(rows: pd.DataFrame, prefix: str = "") -> tuple[int, float, float]:
+    """Return games, the sum of their squared differences in standard errors, and its chance.
+
+    `rows` as from `compare`; games whose episodes all have one return have no standard error and
+    are left out. The chance is chi-squared's of a sum as large, were all differences noise.
+    """
+    apart, error = rows[f"{prefix}standard_errors"], rows[f"{prefix}standard_error"]
+    known = np.isfinite(apart.astype(float)) & (error > 0)
+    total = float((apart[known] ** 2).sum())
+    return int(known.sum()), total, float(stats.chi2.sf(total, known.sum()))
+
+
+def _together(table: pd.DataFrame) -> list[str]:
+    """Say what many differences that are each within noise amount to."""
+    count, total, chance = joint(table[table["verdict"] == "agrees"])
+    if not count:
+        return []
+    text = (
+        f"Taken together, the squared differences in standard errors of the {count} games that "
+        "agree, and whose episodes differ among themselves, add up to "
+        f"{total:.1f}; noise gives about {count} (p = {chance:.2g})."
+    )
+    if table["reference_verdict"].notna().any():
+        games, summed, p = joint(table, "reference_")
+        text += (
+            f" With an action every 6th frame they add up to {summed:.1f} in all {games} such "
+            f"games (p = {p:.2g})."
+        )
+    return [text, ""]
 
 
 def write(results: Path) -> str:

@@ -65,6 +65,28 @@ def test_performance_profile_by_hand():
     assert aggregate.performance_profile(matrix, taus).tolist() == [0.75, 0.75, 0.25, 0.0]
 
 
+def test_a_profile_has_its_steps_at_the_scores():
+    """Read as a step function, it is the share above any threshold, not only above those listed."""
+    matrices = [np.array([[-0.032, 0.011, 0.4567]]), np.array([[0.01234, 0.052, 2.5]])]
+    taus = aggregate.profile_taus(matrices)
+    assert (taus[0], taus[-1]) == (-0.1, 4.0)
+    assert (np.diff(taus) > 0).all()
+    for matrix in matrices:
+        shares = aggregate.performance_profile(matrix, taus)
+        for threshold in np.linspace(-0.09, 3.99, 409) + 1e-5:
+            step = np.searchsorted(taus, threshold, side="right") - 1
+            assert shares[step] == (matrix > threshold).mean(), threshold
+
+
+def test_a_profile_of_many_scores_has_few_thresholds():
+    matrix = np.random.default_rng(0).normal(size=(5, 57))
+    taus = aggregate.profile_taus([matrix])
+    assert len(taus) == aggregate.PROFILE_POINTS + 2
+    # Evenly by rank: a hundredth of the scores between two of them, and no more than two.
+    inside = np.histogram(matrix, taus[1:-1])[0]
+    assert inside.max() <= 0.01 * matrix.size + 2
+
+
 def test_stratified_interval_by_hand():
     """One game, seeds 0 and 1: the mean of two draws is 0, .5 or 1 with chances 1/4, 1/2, 1/4.
 
@@ -145,7 +167,7 @@ def test_study_by_hand(tmp_path: Path):
         assert table.loc[metric, ["point", "low", "high"]].tolist() == pytest.approx([0.5] * 3)
     assert (table["games"] == 1).all()
     assert (table["seeds"] == 3).all()
-    assert table.loc["performance_profile:0.49", "point"] == 1.0
+    assert table.loc["performance_profile:0", "point"] == 1.0
     assert table.loc["performance_profile:0.5", "point"] == 0.0
 
 

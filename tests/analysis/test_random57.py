@@ -78,6 +78,17 @@ def test_long_and_missing_games_are_said(tmp_path: Path):
     assert text.endswith("- Not played: pong.\n")
 
 
+def test_small_differences_are_added_up():
+    """Squares of 1, -2 and 2 make 9; a sum of three is that large or larger with p = 0.0293."""
+    rows = pd.DataFrame(
+        {"standard_errors": [1.0, -2.0, 2.0, math.inf, 0.0],
+         "standard_error": [3.0, 0.1, 7.0, 0.0, 0.0]}
+    )  # fmt: skip
+    games, total, chance = random57.joint(rows)
+    assert (games, total) == (3, 9.0)
+    assert chance == pytest.approx(0.0293, abs=5e-5)
+
+
 def test_one_episode_is_refused(tmp_path: Path):
     with pytest.raises(ResultsError, match="episodes of pong: 1; a standard error needs 2"):
         random57.compare(study(tmp_path, ["pong"]), episodes("pong", [-21]), NONE)
