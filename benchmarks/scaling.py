@@ -1,4 +1,4 @@
-"""A3C by the number of workers: `python -m benchmarks.scaling`; Table 2 of Mnih et al. 2016 redone.
+"""A3C by the number of workers: `python -m benchmarks.scaling`; after Table 2 of Mnih et al. 2016.
 
 Trains A3C-FF with 1, 2, 4, 8 and 16 workers for the same number of frames on all cores and writes
 frames per second and score, with the paper's speed-ups beside them. The paper had 16 cores and

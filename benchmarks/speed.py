@@ -246,7 +246,10 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     for row in report["rows"]:
         by = f"{LABELS[row['by']]}: " if row["by"] in LABELS else ""
-        peer = f"{ratio(row['ratio_to_peer'])} {LABELS[row['peer']]}" if row["peer"] else ""
+        peer = ""
+        if row["peer"]:
+            method = RIVALS[row["name"]].split()[1]
+            peer = f"{ratio(row['ratio_to_peer'])} {LABELS[row['peer']]}: {method}"
         spread = f"{row['frames_per_second']:,.0f} ({row['lowest']:,.0f} to {row['highest']:,.0f})"
         cells = [
             by + row["name"],
@@ -268,8 +271,9 @@ def markdown(report: dict[str, Any]) -> str:
         "each part alone and as measured in this run, with the row's network, A3C-LSTM's with its "
         "LSTM, and A2C's batch; DQN's has `q_inference` and `q_learning`; with all cores it is as "
         "many times that. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
-        "A3C's memory counts the pages that its "
-        "workers share once for each of them.",
+        "Peers compute in float32 whatever the row's precision, and PFRL has 16 workers of one "
+        "emulator whatever the row's. A3C's memory counts the pages that its workers share once "
+        "for each of them.",
         "",
     ]
     return "\n".join(lines)

@@ -118,7 +118,7 @@ def test_table_shows_what_was_measured() -> None:
         "seconds": 6.0,
     }
     lines = speed.markdown(report).splitlines()
-    numbers = "200 (100 to 250) | 0.70 | 2.00 Stable-Baselines3 | 2"
+    numbers = "200 (100 to 250) | 0.70 | 2.00 Stable-Baselines3: a2c | 2"
     assert f"| a2c | nature float32 | one job a core | {numbers} |" in lines
     assert (
         "| Stable-Baselines3: a2c | nature float32 | one job a core | 100 (50 to 100) |  |  | 2 |"
