@@ -174,7 +174,7 @@ def _interval_note(study: Study, table: pd.DataFrame) -> str:
 def _iqm_text(study: Study, table: pd.DataFrame) -> str:
     trained = table.loc[table["kind"] == "trained", "seeds"].dropna().astype(int).tolist()
     counts = sorted({len(study.games) * seeds for seeds in [1, *trained]})
-    kept = [f"{n - 2 * (n // 4)} of {n}" for n in counts if n % 4]
+    kept = [f"{n - 2 * (n // 4)} of {n}" for n in counts if n > 4 and n % 4]
     text = (
         "IQM is the mean of all runs but the lowest and the highest quarter, as rliable computes "
         "it: a quarter is rounded down"
@@ -240,8 +240,9 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
         game = by_game.abs().idxmax()
         if len(by_game) > 2 and abs(by_game[game]) > DOMINANT_SHARE * by_game.abs().sum():
             single.append(f"{name} {by_game.drop(game).mean():.1f} ({game})")
+    over = f" over {these_text(study)}" if len(study.games) > 1 else ""
     out = [
-        f"Standard error of the mean over {these_text(study)} from the evaluation episodes alone, "
+        f"Standard error of the mean{over} from the evaluation episodes alone, "
         f"in points of percent; what seeds differ by comes on top: {', '.join(errors)}."
     ]
     if single:
