@@ -18,6 +18,9 @@ from agents.optim import clip_gradient, rmsprop_step
 from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 
+# Half an hour of play in each lane of many workers on few cores.
+RESTORE_SECONDS = 3600
+
 
 class _Shared:
     """What all workers read and write: weights, RMSProp statistics, frames per worker."""
@@ -56,6 +59,7 @@ class Asynchronous:
         self._workers: list[RolloutWorker] = []
         self._children: list[Child] = []
         self._paused: dict[int, dict[str, Any]] = {}
+        self._begun = 0  # workers whose lanes are where they were
         self._start_states: list[dict[str, Any]] | None = None
         self._pending: list[FinishedEpisode] = []
         self._frames_seen = 0
@@ -146,6 +150,7 @@ class Asynchronous:
         worker = self._build_worker(index)
         if state is not None:
             worker.restore(state)
+        parent.send(("begun",))
         shared = self.shared
         while parent.lives():
             if shared.pause or self.frames >= shared.limit_frames:
@@ -168,7 +173,9 @@ class Asynchronous:
         for pipe in ready:
             index = pipes.index(pipe)
             kind, *content = self._children[index].receive()
-            if kind == "finished":
+            if kind == "begun":
+                self._begun += 1
+            elif kind == "finished":
                 self._pending += content[0]
             elif kind == "diverged":
                 raise Diverged(f"worker {index}: {content[0]}")
@@ -177,12 +184,16 @@ class Asynchronous:
                 self._paused[index] = state
 
     def _watch(self, silent_seconds: float) -> None:
-        """Raise when the workers that were not told to pause neither speak nor count frames."""
+        """Raise when the workers that were not told to pause neither speak nor count frames.
+
+        One that plays its episodes again, after a restore, does neither for a while.
+        """
         if not silent_seconds or self.frames != self._frames_seen:
             self._frames_seen, self._still_seconds = self.frames, 0.0
             return
         self._still_seconds += silent_seconds
-        if self._still_seconds >= processes.STALL_SECONDS:
+        begun = self._begun == len(self._children)
+        if self._still_seconds >= (processes.STALL_SECONDS if begun else RESTORE_SECONDS):
             index = next(i for i in range(len(self._children)) if i not in self._paused)
             raise self._children[index].stalled()
 
@@ -234,7 +245,7 @@ class Asynchronous:
         """Stop the workers."""
         for child in self._children:
             child.kill()  # nothing of a worker's is lost: its state is in the last checkpoint
-        self._children, self._paused = [], {}
+        self._children, self._paused, self._begun = [], {}, 0
 
     def core_seconds_of_workers(self) -> float:
         """CPU seconds of the worker processes up to their last standstill."""

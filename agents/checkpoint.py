@@ -16,6 +16,10 @@ from agents import files
 FORMAT = 1
 
 
+class ResumeError(ValueError):
+    """What is on disk does not let this run go on."""
+
+
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers, strings and bytes to `path` in one step."""
     buffer = io.BytesIO()
@@ -24,7 +28,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote; `ValueError` names the file if it is damaged or of another format."""
+    """Read what `save` wrote; `ResumeError` names the file if it is damaged or another format's."""
     try:
         # Empty bytes, a lane at the start of its episode, are pickled as a call of `bytes`.
         with torch.serialization.safe_globals([bytes]):
@@ -32,19 +36,24 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({error})") from error
+        raise ResumeError(f"{path}: not a readable checkpoint ({error})") from error
     if content.get("format") != FORMAT:
-        raise ValueError(f"{path}: checkpoint format {content.get('format')!r}; allowed: {FORMAT}")
+        raise ResumeError(f"{path}: checkpoint format {content.get('format')!r}; allowed: {FORMAT}")
     return content
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder`, so that two trainings never write one run."""
+    """Hold a lock on `folder`, so that two trainings never write one run.
+
+    What killed writers have left half-written below it is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RuntimeError(f"{folder}: another process is training this run") from None
+        for part in folder.rglob(f".*{files.PART}"):
+            part.unlink(missing_ok=True)
         yield

@@ -57,10 +57,12 @@ class Episodes:
         run_seed: int,
         budget_frames: int,
         device: str = "cpu",
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self.settings = settings
         self.budget_frames = budget_frames
         self.device = torch.device(device)
+        self.stop_asked = stop_asked
         self.frames = 0
         self.updates = 0
         self._run_seed = run_seed
@@ -81,8 +83,12 @@ class Episodes:
         self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions"))
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
-        """Play N episodes and update once; return the episodes."""
+        """Play N episodes and update once; return the episodes.
+
+        When asked to stop it is as before at once: no episode, no frames, no update.
+        """
         settings = self.settings
+        begun = self.state()
         self.gradient.zero_()
         finished = []
         for lane, recording in self._play():
@@ -97,6 +103,9 @@ class Episodes:
                 )
             )
             self.frames += finished[-1].length_frames
+        if len(finished) < settings.episodes_per_update:
+            self.restore(begun)
+            return []
         self.gradient /= settings.episodes_per_update
         norm = clip_gradient(self.gradient, settings.gradient_norm_limit)
         require_finite(gradient_norm=norm)
@@ -121,7 +130,10 @@ class Episodes:
         return training_seed(self._run_seed, lane, begun, episodes_per_seed)
 
     def _play(self):
-        """Yield (lane, recording) of each of the update's episodes when it is over."""
+        """Yield (lane, recording) of each of the update's episodes when it is over.
+
+        All of them, unless asked to stop.
+        """
         lanes = self._env.lanes
         first = self.updates * self.settings.episodes_per_update
         waiting = list(range(first, first + self.settings.episodes_per_update))[::-1]
@@ -129,7 +141,7 @@ class Episodes:
         observation = None
         before, shown = (stacks.empty((lanes, *self._env.observation_shape)) for _ in range(2))
         restart = np.ones(lanes, bool)
-        while True:
+        while not self.stop_asked():
             if restart.any():
                 starting = np.flatnonzero(restart).tolist()
                 numbers = [waiting.pop() if waiting else None for _ in starting]

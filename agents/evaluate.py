@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents import atari, checkpoint, files, trace
+from agents import atari, checkpoint, files, machine, trace
 from agents.networks import ActionValueNetwork, ActorCriticNetwork, network_of_weights
 from agents.random_play import ConstantPolicy
 from agents.seeding import derive_seed, numpy_generator
@@ -252,6 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Evaluate; return 0, or 1 on bad input."""
     options = parse_arguments(arguments)
     torch.set_num_threads(1)
+    machine.exact_float32()
     try:
         evaluated = evaluate(options)
     except ValueError as error:

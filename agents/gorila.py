@@ -341,7 +341,9 @@ class Gorila:
         settings = self.settings
         shards = [process.handle for process in self._all("shard")]
         ready = self._ready_learners()
-        behind = bool(ready) and self._credit_decisions >= self._round_decisions
+        # Not before an update is due, or nobody would have work.
+        enough = max(self._round_decisions, settings.decisions_per_update)
+        behind = bool(ready) and self._credit_decisions >= enough
         per_rollout = settings.lanes_per_actor * settings.rollout_steps * FRAMES_PER_STEP
         playing = sum(task.kind == "play" for task in self._tasks.values())
         for actor in self._all("actor"):

@@ -20,7 +20,13 @@ def prepare(threads: int = 1) -> None:
     """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    exact_float32()
     keep_freed_memory()
+
+
+def exact_float32() -> None:
+    """Have a GPU compute float32 in float32: by default cuDNN's convolutions round to TF32."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def keep_freed_memory() -> None:

@@ -61,9 +61,10 @@ class Training(Protocol):
 
 def divide(settings: MethodSettings, device: str, threads: int) -> tuple[int, int]:
     """Return how many processes share the lanes of a run that has `threads` cores, and the
-    threads of each: of its emulators and of its arithmetic.
+    threads of each: of its emulators, and of the first one's arithmetic.
 
-    Topology `async` and Gorila count their processes themselves; each has one thread.
+    The others' arithmetic has one: a library with threads must not be forked. Topology `async` and
+    Gorila count their processes themselves; each has one thread.
     """
     if settings.topology in ("async", "gorila"):
         return 1, 1
@@ -81,11 +82,13 @@ def build(
     device: str = "cpu",
     folder: Path | None = None,
     processes: int = 1,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> Training:
     """Build the training that `settings` describe; nothing plays before its first `advance`.
 
     `folder` is for files that states refer to; only topology `replay` needs it. `processes` is
-    what `divide` returned; only topology `lockstep` takes more than one.
+    what `divide` returned; only topology `lockstep` takes more than one. `stop_asked` says whether
+    the run is to stop; only topology `episodes` asks, whose `advance` may take many minutes.
     """
     cls = TOPOLOGIES[settings.topology]
     more: dict[str, Any] = {}
@@ -93,4 +96,6 @@ def build(
         more["folder"] = folder
     if settings.topology == "lockstep":
         more["processes"] = processes
+    if settings.topology == "episodes":
+        more["stop_asked"] = stop_asked
     return cls(settings, make_lanes, run_seed, budget_frames, device, **more)

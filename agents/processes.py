@@ -87,8 +87,11 @@ class Child:
         weakref.finalize(self, self.process.kill)
 
     def send(self, message: Any) -> None:
-        """Send what `Parent.receive` returns."""
-        self.pipe.send(message)
+        """Send what `Parent.receive` returns. `RuntimeError` with its name if it has died."""
+        try:
+            self.pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died() from None
 
     def receive(self) -> Any:
         """Return what the child sends next.
@@ -103,9 +106,11 @@ class Child:
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join()
-            code = self.process.exitcode
-            raise RuntimeError(f"{self.name} died with exit code {code}") from None
+            raise self._died() from None
+
+    def _died(self) -> RuntimeError:
+        self.process.join()
+        return RuntimeError(f"{self.name} died with exit code {self.process.exitcode}")
 
     def stalled(self) -> RuntimeError:
         """Return the error to raise when the child stands still; it says on stderr where."""

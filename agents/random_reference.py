@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 
 from agents import atari, evaluate, files
 from agents.random_play import ConstantPolicy
+from agents.seeding import derive_seed
 
 FRAMES_PER_ACTION = 6
 MAX_EPISODE_FRAMES = 18_000
@@ -39,6 +41,11 @@ def rule(options: argparse.Namespace) -> tuple[int, int, str]:
     return options.frames_per_action, options.max_episode_frames, options.action_set
 
 
+def stream(game: str, options: argparse.Namespace) -> tuple[int | str, ...]:
+    """Return the name of a game's random streams."""
+    return "random_reference", game, *rule(options)
+
+
 def read(options: argparse.Namespace) -> list[list[int | str]]:
     """Return the rows that --out has; `ValueError` if they were played otherwise."""
     if not options.out.exists():
@@ -48,6 +55,17 @@ def read(options: argparse.Namespace) -> list[list[int | str]]:
     for row in rows:
         if row[1:4] != [str(value) for value in rule(options)]:
             raise ValueError(f"out: {options.out} has episodes played otherwise: {row[:4]}")
+    for game, played in itertools.groupby(rows, key=lambda row: row[0]):
+        seeds = [row[5] for row in played]
+        expected = [
+            str(derive_seed(*stream(game, options), options.seed, "episode", number))
+            for number in range(options.episodes)
+        ]
+        if seeds != expected:
+            raise ValueError(
+                f"out: {options.out} has {len(seeds)} episodes of {game}, not the "
+                f"{options.episodes} of --seed {options.seed}"
+            )
     return rows
 
 
@@ -60,9 +78,10 @@ def play(game: str, options: argparse.Namespace) -> list[list[int | str]]:
     )
     lanes = min(options.lanes, options.episodes)
     env = atari.AtariLanes(game, lanes, protocol, 1, options.frames_per_action)
-    name = ("random_reference", game, *rule(options))
     policy = ConstantPolicy(torch.zeros(env.actions))
-    played = evaluate.play(policy, env, options.episodes, options.seed, name, sample=True)
+    played = evaluate.play(
+        policy, env, options.episodes, options.seed, stream(game, options), sample=True
+    )
     return [
         [game, *rule(options), number, episode.trace.episode_seed, episode.episode_return,
          len(episode.trace.actions) * options.frames_per_action, episode.ended]

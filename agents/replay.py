@@ -9,6 +9,7 @@ slots of one episode, and what is read is what the emulator gave, at either end 
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents import value_targets
+from agents.checkpoint import ResumeError
 from agents.config import ReplaySettings
 
 SLACK_SHARE = 10  # one slot for so many of the capacity may be overwritten between checkpoints
@@ -124,6 +126,7 @@ class ReplayMemory:
         settings: ReplaySettings,
     ) -> None:
         self.settings = settings
+        self._path = path
         self.lanes = lanes
         self.stack = observation_shape[0]
         self.capacity = settings.replay_capacity_steps // lanes  # of each ring
@@ -297,23 +300,44 @@ class ReplayMemory:
         """Return all but the frames; those are in the file when this returns."""
         self._frames.flush()
         self._saved_head = self._head.copy()
-        arrays = {name: torch.from_numpy(array.copy()) for name, array in self._arrays().items()}
+        arrays: dict[str, Any] = {"frames_crc": self._frames_crc()}
+        arrays |= {name: torch.from_numpy(array.copy()) for name, array in self._arrays().items()}
         return {**arrays, "updates": self.updates, "largest_error": self._largest_error}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, whose frames are in the file. `ValueError` if its size is another."""
+        """Go on from `state`, whose frames are in the file.
+
+        Raises:
+            ResumeError: if the settings make another size, or the file has other frames.
+        """
         self.updates, self._largest_error = state["updates"], state["largest_error"]
         self._sorted_errors = np.zeros(len(state["sorted_errors"]))
         for name, array in self._arrays().items():
             if array.shape != tuple(state[name].shape):
-                raise ValueError(
+                raise ResumeError(
                     f"replay memory: {name} is {tuple(state[name].shape)} in the checkpoint, "
                     f"{array.shape} by the settings"
                 )
             array[:] = state[name].numpy()
+        if state.get("frames_crc", self._frames_crc()) != self._frames_crc():
+            raise ResumeError(
+                f"replay memory: {self._path} does not have the frames of the checkpoint; a run "
+                "goes on only with its whole folder resume/, and anew without it"
+            )
         self._saved_head = self._head.copy()
         if self.tree is not None:
             self.tree.rebuild()
+
+    def _frames_crc(self) -> int:
+        """Checksum of each lane's newest frame and of the oldest that can be drawn."""
+        crc = 0
+        for lane, head in enumerate(self._head.tolist()):
+            first = lane * self.ring
+            drawable = np.flatnonzero(self._drawable[first : first + self.ring])
+            ages = (head - 1 - drawable) % self.ring
+            for slot in [(head - 1) % self.ring, *drawable[ages == ages.max(initial=-1)]]:
+                crc = zlib.crc32(self._frames[first + slot], crc)
+        return crc
 
     def _arrays(self) -> dict[str, NDArray]:
         return {

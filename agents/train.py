@@ -78,6 +78,7 @@ class Run:
         self.recent: deque[int] = deque(maxlen=RECENT_EPISODES)
         self.episodes = 0
         self.milestones: list[dict[str, Any]] = []
+        self.frames_before = 0  # the last advance: a milestone up to here has been passed
         self.earlier = {"seconds": 0.0, "core_seconds": 0.0, "peak_memory_bytes": 0, "attempts": 0}
         self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.stopping = False
@@ -120,6 +121,7 @@ class Run:
             self.device,
             self.resume_folder,
             processes,
+            lambda: self.stopping,
         )
         if self.checkpoint_path.exists():
             self._resume(checkpoint.load(self.checkpoint_path))
@@ -133,18 +135,35 @@ class Run:
         self.recent.extend(returns)
         self.episodes = len(self.log)
         self.milestones = saved["milestones"]
+        self.frames_before = saved.get("frames_before", 0)
         self.earlier = saved["costs"]
         self.started_at = saved["started_at"]
 
     def train(self) -> str:
-        """Train to the budget; return the run's status: finished, diverged or stopped."""
+        """Train to the budget; return the run's status: finished, diverged or stopped.
+
+        Raises:
+            ResumeError: for a milestone that the run has passed without keeping its policy.
+        """
         reached = {milestone["milestone_frames"] for milestone in self.milestones}
         remaining = [m for m in self.spec.milestones_frames if m not in reached]
+        passed = [m for m in remaining if m <= self.frames_before]
+        if passed:
+            raise checkpoint.ResumeError(
+                f"milestones_frames: {passed[0]}: the run in {self.out} is at "
+                f"{self.training.frames} frames and has kept no policy there; allowed: "
+                f"{', '.join(map(str, sorted(reached))) or 'none'} and more than "
+                f"{self.frames_before}. To train it anew, delete {self.resume_folder}"
+            )
         last_checkpoint = time.monotonic()
         try:
             for milestone in remaining:
                 while self._trains() and self.training.frames < milestone:
-                    self._record(self.training.advance(milestone))
+                    before = self.training.frames
+                    finished = self.training.advance(milestone)
+                    if self.training.frames > before:
+                        self.frames_before = before
+                    self._record(finished)
                     if self.stopping:
                         self.save_checkpoint()
                         return "stopped"
@@ -203,6 +222,7 @@ class Run:
                 "policy": f"policies/{milestone_frames}.pt",
             }
         )
+        self.milestones.sort(key=lambda milestone: milestone["milestone_frames"])
 
     def save_checkpoint(self) -> None:
         """Save all that the rest of the run depends on, log included."""
@@ -214,6 +234,7 @@ class Run:
                 "training": state,
                 "log": "".join(self.log),
                 "milestones": self.milestones,
+                "frames_before": self.frames_before,
                 "costs": self.costs(),
                 "started_at": self.started_at,
             },
@@ -349,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with checkpoint.exclusive(options.out / "resume" / spec.spec_hash()):
+    with checkpoint.exclusive(options.out / "resume"):
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
 
         def stop(*_: object) -> None:
@@ -357,14 +378,18 @@ def main(arguments: list[str] | None = None) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, stop)
-        run.build()
         try:
+            run.build()
             status = run.train()
             if status != "stopped":
                 run.write_record(status)
             run.write_progress(status)
+        except checkpoint.ResumeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         finally:
-            run.training.close()
+            if run.training is not None:
+                run.training.close()
     print(f"{spec.settings.method} {spec.game} seed {spec.seed}: {status}")
     return 3 if status == "stopped" else 0
 

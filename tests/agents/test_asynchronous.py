@@ -191,3 +191,42 @@ def test_a_checkpoint_has_the_episodes_that_ended_on_the_way_to_the_halt(tmp_pat
             assert len(saved["log"].splitlines()) == counted > 0
     finally:
         run.training.close()
+
+
+class Slow(Walk):
+    """A world that plays slowly when `delay_seconds` is set."""
+
+    delay_seconds = 0.0
+
+    def step(self, actions):
+        time.sleep(self.delay_seconds)
+        return super().step(actions)
+
+
+def test_a_worker_that_plays_its_episode_again_does_not_stand_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two seconds to be where it was, with a patience of one."""
+
+    def build_slow():
+        return build(lambda lanes: Slow(lanes, 1_000_000))
+
+    training = build_slow()
+    try:
+        while training.frames < 2_000:
+            training.advance(training.frames + 400)
+        state = training.state()
+    finally:
+        training.close()
+    steps = max(len(lane) for worker in state["workers"] for lane in worker["lanes"]["actions"])
+    monkeypatch.setattr(Slow, "delay_seconds", 2 / steps)
+    monkeypatch.setattr(processes, "STALL_SECONDS", 1)
+    training = build_slow()
+    training.restore(state)
+    try:
+        begun, before = time.monotonic(), training.frames
+        while training.frames == before:
+            training.advance(before + 40)
+        assert time.monotonic() - begun > 1
+    finally:
+        training.close()

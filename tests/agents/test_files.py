@@ -78,3 +78,14 @@ def test_what_is_not_finite_is_named() -> None:
         require_finite(loss=torch.tensor(1.0), gradient_norm=torch.tensor(float("inf")))
     with pytest.raises(Diverged, match="loss is nan"):
         require_finite(loss=torch.tensor(float("nan")), gradient_norm=torch.tensor(1.0))
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "0a1b" / f".checkpoint.pt.4711{files.PART}"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    whole = left.with_name("checkpoint.pt")
+    whole.write_bytes(b"whole")
+    with checkpoint.exclusive(tmp_path):
+        assert not left.exists()
+        assert whole.read_bytes() == b"whole"

@@ -270,3 +270,26 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
 def test_other_methods_never_import_ray() -> None:
     code = "import sys, agents.train, agents.gorila; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=METHODS.parents[1], check=True, timeout=300)
+
+
+@pytest.mark.parametrize(("decisions_per_update", "credit"), [(4, 199), (256, 200), (256, 255)])
+def test_somebody_always_has_work(decisions_per_update: int, credit: int) -> None:
+    """A round of 200 decisions: actors wait only for an update that is due."""
+    chosen = tiny(decisions_per_update=decisions_per_update)
+    driver = object.__new__(gorila.Gorila)
+    given = []
+    handle = SimpleNamespace(
+        play=SimpleNamespace(
+            options=lambda **_: SimpleNamespace(remote=lambda _: (given.append("play"), object()))
+        ),
+        learn=SimpleNamespace(remote=lambda *_: given.append("learn")),
+    )
+    process = {"handle": handle, "busy": 0, "adding": 0, "stored_decisions": 10**9}
+    driver._processes = {
+        number: SimpleNamespace(kind=kind, **process)
+        for number, kind in enumerate(("actor", "learner", "shard"))
+    }
+    driver.settings, driver.frames, driver.budget_frames = chosen, 0, 10**6
+    driver._tasks, driver._credit_decisions, driver._round_decisions = {}, credit, 200
+    driver._dispatch(10**6)
+    assert given

@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from agents import machine, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS_A_CHILD = """
@@ -70,3 +73,17 @@ def test_no_library_has_threads_where_workers_are_forked() -> None:
         [sys.executable, "-c", count], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )
     assert shown.stdout == "1\n"
+
+
+def test_a_message_to_a_dead_child_names_it() -> None:
+    child = processes.Child("worker 7", lambda parent: sys.exit(3))
+    child.process.join()
+    with pytest.raises(RuntimeError, match="worker 7 died with exit code 3"):
+        child.send("go")
+
+
+def test_a_gpu_computes_float32_in_float32() -> None:
+    """Not in TF32, cuDNN's default for convolutions. Only the switch can be seen without a GPU."""
+    torch.backends.cudnn.allow_tf32 = True
+    machine.prepare()
+    assert not torch.backends.cudnn.allow_tf32

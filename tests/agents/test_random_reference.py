@@ -80,3 +80,16 @@ def test_bad_input(
 
 def test_all_games_by_default(tmp_path: Path) -> None:
     assert random_reference.parse_arguments(["--out", "x"]).games == atari.games()
+
+
+@pytest.mark.parametrize("options", [("--seed", "7"), ("--episodes", "3")])
+def test_other_episodes_do_not_go_into_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str]
+) -> None:
+    play(tmp_path / "a.csv", "--games", "pong", "--max-episode-frames", "300")
+    rows = (tmp_path / "a.csv").read_text()
+    arguments = ["--out", str(tmp_path / "a.csv"), "--games", "breakout"]
+    arguments += ["--max-episode-frames", "300", "--episodes", "2", *options]
+    assert random_reference.main(arguments) == 1
+    assert "has 2 episodes of pong, not the" in capsys.readouterr().err
+    assert (tmp_path / "a.csv").read_text() == rows

@@ -267,3 +267,19 @@ def test_sum_tree_never_finds_a_leaf_without_weight() -> None:
     total = tree.total
     mass = np.concatenate([[0.0, np.nextafter(total, 0), total], rng.random(5000) * total])
     assert (tree.leaves[tree.find(mass)] > 0).all()
+
+
+@pytest.mark.parametrize("before", [1, 5, 150])
+def test_frames_of_another_run_are_refused(tmp_path: Path, before: int) -> None:
+    """Whatever is in the file: zeros, or frames that are not those of the state."""
+    found = memory(tmp_path / "a")
+    Player(2, 5).play(found, before)
+    state = found.state()
+    memory(tmp_path / "a").restore(state)
+    other = memory(tmp_path / "b")
+    with pytest.raises(checkpoint.ResumeError, match="does not have the frames of the check"):
+        other.restore(state)
+    Player(2, 5).play(other, before + 1)
+    other.state()
+    with pytest.raises(checkpoint.ResumeError, match="does not have the frames of the check"):
+        memory(tmp_path / "b").restore(state)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,92 @@ def test_a_gpu_that_is_not_there_or_not_used_is_refused(
     assert train.choose_device("auto", train.build_spec(options).settings) == "cpu"
     options = train.parse_arguments(arguments(tmp_path))
     assert train.choose_device("auto", train.build_spec(options).settings) == "cuda"
+
+
+def test_a_milestone_that_was_passed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rollouts of 80 frames: a run to 3200 can still say where it was at 3150, not at 1600."""
+    assert train.main(arguments(tmp_path, milestones_frames="3200")) == 0
+    record = (tmp_path / "run.json").read_text()
+    assert train.main(arguments(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert "milestones_frames: 1600: the run in" in said
+    assert "is at 3200 frames and has kept no policy there" in said
+    assert "allowed: 3200 and more than 3120" in said
+    assert (tmp_path / "run.json").read_text() == record
+    assert not (tmp_path / "policies/1600.pt").exists()
+    assert train.main(arguments(tmp_path, milestones_frames="3150 3200")) == 0
+    kept = json.loads((tmp_path / "run.json").read_text())["milestones"]
+    assert [(m["milestone_frames"], m["frames"]) for m in kept] == [(3150, 3200), (3200, 3200)]
+
+
+def test_a_run_stopped_between_milestones_keeps_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the advance that passes 1600, before its policy was kept."""
+    advance = train.methods.TOPOLOGIES["lockstep"].advance
+
+    def advance_and_stop(training, until_frames: int):
+        finished = advance(training, until_frames)
+        if training.frames == 1600:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return finished
+
+    monkeypatch.setattr(train.methods.TOPOLOGIES["lockstep"], "advance", advance_and_stop)
+    assert train.main(arguments(tmp_path)) == 3
+    assert not (tmp_path / "policies").exists()
+    assert train.main(arguments(tmp_path)) == 0
+    kept = json.loads((tmp_path / "run.json").read_text())["milestones"]
+    assert [(m["milestone_frames"], m["frames"]) for m in kept] == [(1600, 1600), (3200, 3200)]
+
+
+def test_other_settings_do_not_write_beside_a_training(tmp_path: Path) -> None:
+    """One folder, one training, whatever its settings."""
+    other = '{"network":"mnih2013","lanes":4}'
+    with (
+        checkpoint.exclusive(tmp_path / "resume"),
+        pytest.raises(RuntimeError, match="another process is training this run"),
+    ):
+        train.main(arguments(tmp_path, set=other))
+
+
+def test_a_memory_without_its_frames_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = (
+        '{"network":"mnih2013","learning_starts_frames":400,"replay_capacity_steps":1000,'
+        '"learning_rate":1e-4}'
+    )
+    changes = {"method": "dqn", "set": sets}
+    assert train.main(arguments(tmp_path, milestones_frames="800", **changes)) == 0
+    (frames,) = tmp_path.glob("resume/*/frames.bin")
+    frames.unlink()
+    assert train.main(arguments(tmp_path, milestones_frames="800 1600", **changes)) == 1
+    assert "does not have the frames of the checkpoint" in capsys.readouterr().err
+
+
+def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, not when its episodes are over; what it had begun of them is played again."""
+    sets = '{"network":"mnih2013","lanes":2,"episodes_per_update":3}'
+    changes = {"method": "reinforce", "set": sets, "milestones_frames": "4000"}
+    assert train.main(arguments(tmp_path / "whole", **changes)) == 0
+    step, steps = train.atari.AtariLanes.step, []
+
+    def step_and_stop(lanes, actions):
+        steps.append(1)
+        if len(steps) == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(lanes, actions)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.atari.AtariLanes, "step", step_and_stop)
+        assert train.main(arguments(tmp_path / "stopped", **changes)) == 3
+    assert len(steps) == 30
+    assert json.loads((tmp_path / "stopped/progress.json").read_text())["frames"] == 0
+    assert train.main(arguments(tmp_path / "stopped", **changes)) == 0
+    one, other = (
+        checkpoint.load(tmp_path / run / "policies/4000.pt") for run in ("whole", "stopped")
+    )
+    assert one["frames"] == other["frames"]
+    assert all(torch.equal(one["weights"][name], other["weights"][name]) for name in one["weights"])
