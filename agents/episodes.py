@@ -24,8 +24,7 @@ from agents.seeding import derive_seed
 class _Recording:
     """One episode while it is played: single frames, not stacks, so a quarter of the bytes."""
 
-    def __init__(self, number: int, seed: int, observation: NDArray[np.uint8]) -> None:
-        self.number = number
+    def __init__(self, seed: int, observation: NDArray[np.uint8]) -> None:
         self.seed = seed
         self.frames = [frame.copy() for frame in observation]
         self.stack = len(observation)
@@ -135,8 +134,7 @@ class Episodes:
         All of them, unless asked to stop.
         """
         lanes = self._env.lanes
-        first = self.updates * self.settings.episodes_per_update
-        waiting = list(range(first, first + self.settings.episodes_per_update))[::-1]
+        waiting = self.settings.episodes_per_update  # episodes that no lane has begun
         playing: list[_Recording | None] = [None] * lanes
         observation = None
         before, shown = (stacks.empty((lanes, *self._env.observation_shape)) for _ in range(2))
@@ -144,14 +142,12 @@ class Episodes:
         while not self.stop_asked():
             if restart.any():
                 starting = np.flatnonzero(restart).tolist()
-                numbers = [waiting.pop() if waiting else None for _ in starting]
                 seeds = [self._seed(lane) for lane in starting]
                 self._begun[restart] += 1
                 observation = self._env.reset(restart, seeds)
-                for lane, number, seed in zip(starting, numbers, seeds, strict=True):
-                    playing[lane] = (
-                        None if number is None else _Recording(number, seed, observation[lane])
-                    )
+                for lane, seed in zip(starting, seeds, strict=True):
+                    playing[lane] = _Recording(seed, observation[lane]) if waiting else None
+                    waiting = max(0, waiting - 1)
                 if all(recording is None for recording in playing):
                     return
             before, shown = shown, before

@@ -1,8 +1,8 @@
 """Write finished runs' last policies in half precision: `python -m agents.export --help`.
 
 A policy then is half as large, small enough to publish, and `agents.evaluate` plays it as it is.
-Its weights are rounded (relative error up to 2^-11), so it plays nearly, not exactly, as the
-policy whose episodes were recorded.
+Its weights are rounded (relative error up to 2^-11, more below 6e-5), so it plays nearly, not
+exactly, as the policy whose episodes were recorded.
 """
 
 from __future__ import annotations

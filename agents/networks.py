@@ -140,11 +140,6 @@ class ActorCriticNetwork(ConvolutionalNetwork):
                 nn.init.zeros_(self.lstm.bias_ih)
                 nn.init.zeros_(self.lstm.bias_hh)
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether the network carries an LSTM state from step to step."""
-        return self.lstm is not None
-
     def initial_state(self, batch: int) -> LstmState | None:
         """Return the LSTM state of an episode's start, zeros [B, cells], or None."""
         if self.lstm is None:
@@ -224,8 +219,6 @@ class ActionValueNetwork(ConvolutionalNetwork):
             advantage has none then: their mean, which is subtracted, would take it away.
         initialisation: "orthogonal" (gain sqrt 2, heads 1) or "torch" (PyTorch's default).
     """
-
-    recurrent = False
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ def replay(env: Lanes, traces: Sequence[Trace]) -> Iterator[tuple[int, Replayed]
     actions = np.zeros(env.lanes, np.int64)
     fresh = np.ones(env.lanes, bool)
     while True:
-        start = fresh & (np.arange(env.lanes) >= 0)
+        start = fresh
         seeds = []
         for lane in np.flatnonzero(start):
             playing[lane] = waiting.pop() if waiting else -1

@@ -110,9 +110,7 @@ def test_rows_of_a_real_game_do_not_depend_on_the_lanes(
         assert (one / name).read_bytes() == (evaluated / name).read_bytes()
 
 
-def test_another_seed_plays_other_episodes_and_greedy_is_another_selection(
-    run: Path, evaluated: Path, tmp_path: Path
-) -> None:
+def test_another_seed_plays_other_episodes(run: Path, evaluated: Path, tmp_path: Path) -> None:
     other = evaluation(run, tmp_path / "other", seed=1001, episodes=2)
     seeds = {row["episode_seed"] for row in rows(evaluated)}
     assert seeds.isdisjoint(row["episode_seed"] for row in rows(other))

@@ -105,7 +105,7 @@ def test_fails_when_the_value_runs_past_the_end_of_an_episode(
 
 
 @pytest.mark.usefixtures("no_ray")
-def test_fails_when_every_gradient_comes_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fails_when_no_gradient_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ParameterShard, "apply", lambda self, gradient, rate: None)
     assert not solves(train_in_turn())
 

@@ -131,7 +131,7 @@ def test_gradient_of_a_whole_update_is_that_of_the_objective(
     for probability, states, actions, _ in trajectories(logits):
         rewards = [rewards_int[s][a] for s, a in zip(states, actions, strict=True)]
         exact = exact + probability * sum(GAMMA**k * r for k, r in enumerate(rewards))
-        recording = episodes._Recording(0, 0, seen[states[0]].numpy())
+        recording = episodes._Recording(0, seen[states[0]].numpy())
         following = [*states[1:], 0]
         for action, reward, state in zip(actions, rewards, following, strict=True):
             recording.add(action, reward, seen[state].numpy())
@@ -147,7 +147,7 @@ def test_gradient_of_a_whole_update_is_that_of_the_objective(
 def test_chunks_add_up_to_the_whole_episode() -> None:
     """A real episode, its gradient 7 steps at a time and all at once."""
     env = atari.AtariLanes("breakout", 1, atari.PROTOCOLS["noop"])
-    recording = episodes._Recording(0, 5, env.reset(np.ones(1, bool), [5])[0])
+    recording = episodes._Recording(5, env.reset(np.ones(1, bool), [5])[0])
     rng, stacks = np.random.default_rng(0), []
     for _ in range(60):
         action = rng.integers(0, env.actions, 1)
