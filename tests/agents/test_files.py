@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from agents import checkpoint, files
-from agents.schedules import Diverged, learning_rate, require_finite
+from agents.schedules import (
+    Diverged,
+    corrected_update,
+    exploration,
+    importance_exponent,
+    learning_rate,
+    require_finite,
+)
 from agents.seeding import derive_seed, numpy_generator
 from tests.agents.worlds import settings
 
@@ -70,6 +77,32 @@ def test_learning_rate_falls_to_zero_over_the_budget() -> None:
     assert rates == pytest.approx([0.8, 0.6, 0.0, 0.0])
     constant = settings("a2c", learning_rate=0.8)
     assert [learning_rate(constant, frames, 400) for frames in (0, 500)] == [0.8, 0.8]
+
+
+def test_exploration_falls_from_where_learning_starts() -> None:
+    """From 1 to 0.1 in 1000 frames after the first 200: 0.55 half-way, at 700."""
+    chosen = settings(
+        "dqn",
+        learning_starts_frames=200,
+        epsilon_anneal_frames=1000,
+        epsilon_start=1.0,
+        epsilon_end=0.1,
+    )
+    found = [exploration(chosen, frames) for frames in (0, 200, 700, 1200, 9000)]
+    assert found == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_importance_weights_grow_to_full_ones() -> None:
+    """From 0.4 to 1 in 1000 frames: 0.55 after a quarter."""
+    chosen = settings("prioritized", importance_exponent_start=0.4, importance_anneal_frames=1000)
+    found = [importance_exponent(chosen, frames) for frames in (0, 250, 1000, 9000)]
+    assert found == pytest.approx([0.4, 0.55, 1.0, 1.0])
+
+
+def test_corrected_updates_count_from_1() -> None:
+    for correction, expected in ((True, [1, 2, 8]), (False, [None] * 3)):
+        chosen = settings("a2c", rmsprop_bias_correction=correction)
+        assert [corrected_update(chosen, updates) for updates in (0, 1, 7)] == expected
 
 
 def test_what_is_not_finite_is_named() -> None:
