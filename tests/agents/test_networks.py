@@ -76,6 +76,28 @@ def test_weights_are_a_function_of_the_seed_alone(initialisation: str) -> None:
     assert not torch.equal(first.hidden.weight, other.hidden.weight)
 
 
+@pytest.mark.parametrize("lstm_cells", [0, 8])
+def test_orthogonal_weights_have_their_gains(lstm_cells: int) -> None:
+    """Rows at right angles, of length sqrt 2; the policy's 0.01, so all actions are as likely."""
+    network = build_network("mnih2013", 3, lstm_cells, "orthogonal", 0, (4, 36, 36))
+    layers = [(network.policy, 1e-4), (network.value, 1.0), (network.hidden, 2.0)]
+    for layer, square in [*layers, *((each, 2.0) for each in network.convolutions)]:
+        rows = layer.weight.detach().flatten(1)
+        torch.testing.assert_close(rows @ rows.T, square * torch.eye(len(rows)))
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_orthogonal_action_values_have_heads_of_gain_1(dueling: bool) -> None:
+    network = networks.ActionValueNetwork(
+        "mnih2013", 3, dueling, "per_action", "orthogonal", (4, 36, 36)
+    )
+    for head in (network.q, network.value) if dueling else (network.q,):
+        rows = head.weight.detach()
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)))
+        assert not head.bias.any()
+
+
 def test_unroll_is_forward_step_by_step() -> None:
     """With the state cleared where `keep` is 0."""
     network = build_network("mnih2013", 3, 8, "torch", 0, (4, 36, 36))
