@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ale_py import roms
+from ale_py import ALEInterface, roms
+from numpy.typing import NDArray
 
 from agents import atari
 from agents.atari import AtariLanes, Protocol
@@ -48,6 +49,34 @@ def test_observations_are_stacks_of_the_last_four_frames() -> None:
             assert np.array_equal(observation[:-1], before[1:])
         before = observation
     assert not np.array_equal(before[0], before[-1])
+
+
+def covered(pixels: int) -> NDArray[np.float64]:
+    """Share of each of `pixels` in the mean of each of 84 equal parts of them, [84, pixels]."""
+    edges, left = np.arange(85) * pixels / 84, np.arange(pixels)
+    overlap = np.minimum(edges[1:, None], left + 1) - np.maximum(edges[:-1, None], left)
+    return overlap.clip(min=0) * 84 / pixels
+
+
+def test_frames_are_the_maximum_of_the_last_two_of_the_emulator() -> None:
+    """As of the emulator by itself, shrunk by area and rounded; Asteroids draws by turns."""
+    env = AtariLanes("asteroids", 1, Protocol("test", noop_max_frames=0))
+    env.reset(np.ones(1, bool), [5])
+    emulator = ALEInterface()
+    emulator.setInt("random_seed", 5)
+    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.loadROM(roms.get_rom_path("asteroids"))
+    rows, columns = covered(210), covered(160).T
+    actions = emulator.getMinimalActionSet()
+    for action in range(10):
+        frames = []
+        for _ in range(4):
+            emulator.act(actions[action])
+            frames.append(emulator.getScreenGrayscale())
+        found = env.step(np.array([action])).observation[0, -1]
+        expected = rows @ np.maximum(*frames[2:]) @ columns
+        assert np.abs(found - expected).max() < 0.51
+        assert np.abs(found - rows @ frames[3] @ columns).max() > 50  # not the last alone
 
 
 @pytest.mark.parametrize("noop_max_frames", [0, 30])
