@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from agents import methods, networks, q_learning, replay, stacks, value_targets
+from agents import (
+    experience_replay,
+    methods,
+    networks,
+    q_learning,
+    replay,
+    stacks,
+    value_targets,
+)
 from agents.experience_replay import ExperienceReplay
-from agents.optim import FlatParameters
-from tests.agents.worlds import METHODS, Doors, Walk, recent, settings, train, use_tiny_trunk
+from agents.optim import FlatParameters, centred_rmsprop_step
+from tests.agents.worlds import (
+    METHODS,
+    Doors,
+    Lives,
+    Walk,
+    recent,
+    settings,
+    train,
+    use_tiny_trunk,
+)
 
 SEEDS = (0, 1, 2)
 MAJORITY = 2
@@ -188,6 +207,71 @@ def test_gradient_is_that_of_the_formula(tmp_path: Path, method: str, reduction:
     torch.testing.assert_close(gradient, training.flat.gradient, rtol=1e-3, atol=1e-5)
 
 
+def update_of(
+    monkeypatch: pytest.MonkeyPatch, training: ExperienceReplay, batch: replay.Batch
+) -> SimpleNamespace:
+    """What `centred_rmsprop_step` is given when `training` learns from `batch`, by name."""
+    found = []
+
+    def spy(*given, **named) -> None:
+        arguments = inspect.signature(centred_rmsprop_step).bind(*given, **named).arguments
+        found.append(SimpleNamespace(**arguments))
+        found[-1].gradient = found[-1].gradient.clone()
+
+    monkeypatch.setattr(experience_replay, "centred_rmsprop_step", spy)
+    training.learn(batch)
+    (update,) = found
+    return update
+
+
+def test_an_update_is_along_the_clipped_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of norm 0.01 where that is the limit; 0 is none. Dueling's is 10."""
+    assert settings("dueling").gradient_norm_limit == 10
+    found = []
+    for limit in (0.0, 0.01):
+        training = filled("dueling", tmp_path / str(limit), gradient_norm_limit=limit)
+        batch = training.memory.sample(16, draws, 0.5)
+        found.append(update_of(monkeypatch, training, batch).gradient)
+    whole, clipped = found
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(clipped, whole * (0.01 / whole.norm()), rtol=1e-3, atol=1e-8)
+
+
+def test_an_update_has_the_rate_of_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the budget: 0.02 has fallen to 0.015."""
+    for schedule, expected in (("constant", 0.02), ("linear_to_zero", 0.015)):
+        training = filled(
+            "dqn", tmp_path / schedule, learning_rate=0.02, learning_rate_schedule=schedule
+        )
+        training.frames = FRAMES // 4
+        batch = training.memory.sample(16, draws, 0.5)
+        update = update_of(monkeypatch, training, batch)
+        assert update.learning_rate == pytest.approx(expected)
+
+
+def test_priorities_are_of_clipped_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(0.25 + 0.5)^2 is the most, though errors beyond 0.25 are among them; all others are less."""
+    training = filled(
+        "prioritized",
+        tmp_path,
+        error_limit=0.25,
+        priority_exponent=2.0,
+        priority_epsilon=0.5,
+    )
+    batch = training.memory.sample(16, draws, 0.5)
+    _, delta = training.backward(batch)
+    errors = delta.abs().numpy()
+    assert errors.min() < 0.25 < errors.max()
+    update_of(monkeypatch, training, batch)
+    found = training.memory.tree.leaves[batch.slots]
+    np.testing.assert_allclose(found, (errors.clip(max=0.25) + 0.5) ** 2, rtol=1e-5)
+    assert found.max() == pytest.approx(0.5625)
+
+
 @pytest.mark.parametrize("clip", [False, True])
 def test_rewards_are_clipped_where_the_settings_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: bool
@@ -214,14 +298,6 @@ def test_a_cut_episode_is_not_an_ended_one(tmp_path: Path) -> None:
     moved = (before.argmax(1) + memory._actions[slots]) % Walk.width
     assert np.array_equal(after.argmax(1), moved)  # also over the cut, where an episode starts anew
     assert len(slots) == 40 * 4
-
-
-class Lives(Doors):
-    """Doors in which every step loses a life."""
-
-    def step(self, actions):
-        step = super().step(actions)
-        return step._replace(life_lost=~step.terminated)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

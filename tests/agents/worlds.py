@@ -132,6 +132,14 @@ class Doors(World):
         return (room, bits), self.prize * (room == self.length), room == self.length
 
 
+class Lives(Doors):
+    """Doors in which every step loses a life."""
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        step = super().step(actions)
+        return step._replace(life_lost=~step.terminated)
+
+
 class Recall(World):
     """A bit is shown once; `delay` blank steps later the action must name it (reward 1 or 0).
 
