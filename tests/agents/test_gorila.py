@@ -19,7 +19,7 @@ from agents.optim import FlatParameters
 from agents.parameter_server import ParameterShard
 from agents.shares import shares
 from tests.agents.gorila_world import BUDGET, shard, solves, tiny
-from tests.agents.worlds import METHODS, Doors, settings, use_tiny_trunk
+from tests.agents.worlds import METHODS, Doors, Lives, settings, use_tiny_trunk
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +46,11 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "import_ray", lambda: here)
 
 
-def parts(chosen: Any, seed: int = 0) -> tuple[list, list, list]:
+def parts(chosen: Any, seed: int = 0, world: type = Doors) -> tuple[list, list, list]:
     """Return actors, learners and handles of shards, as the driver makes them."""
-    env = Doors(1)
+    env = world(1)
     network = networks.build_action_values(chosen, env.actions, seed, env.observation_shape)
-    plan = pickle.dumps(gorila_workers.Plan(chosen, seed, env.observation_shape, network, Doors))
+    plan = pickle.dumps(gorila_workers.Plan(chosen, seed, env.observation_shape, network, world))
     flat = FlatParameters(network)
     shards = [
         shard(flat.master.numpy()[part], chosen.max_staleness_updates)
@@ -131,6 +131,44 @@ def test_a_memory_has_what_the_lanes_showed() -> None:
     assert np.array_equal(found.frames_at(slots), memory.frames_at(slots))
     for name in ("_drawable", "_actions", "_rewards", "_terminal"):
         assert np.array_equal(getattr(found, name), getattr(memory, name)), name
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_lost_life_ends_what_is_learnt_not_what_is_played(terminal: bool) -> None:
+    """Every step of Lives loses one; some end the game."""
+    chosen = tiny(actors=1, learners=1, life_loss_is_terminal=terminal)
+    (actor,), (learner,), shards = parts(chosen, world=Lives)
+    rollout = actor.play(shards)[1]
+    assert rollout.over.any()
+    assert not rollout.over.all()
+    assert np.array_equal(rollout.terminal, rollout.over | terminal)
+    learner.add(0, rollout)
+    memory = learner.memories[0]
+    assert int(memory._terminal[memory._drawable].sum()) == int(rollout.terminal.sum())
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_what_is_pushed_is_the_clipped_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of norm 0.01 over all shards where that is the limit; 0 is none."""
+    pushed: list[np.ndarray] = []
+    push = ParameterShard.push
+    monkeypatch.setattr(
+        ParameterShard, "push", lambda self, g, *to: pushed.append(g.copy()) or push(self, g, *to)
+    )
+    found = []
+    for limit in (0.0, 0.01):
+        chosen = tiny(actors=1, learners=1, shards=3, gradient_norm_limit=limit)
+        (actor,), (learner,), shards = parts(chosen)
+        learner.add(0, actor.play(shards)[1])
+        pushed.clear()
+        assert learner.learn(shards, 1, 0.1)["updates"] == 1
+        assert len(pushed) == 3
+        found.append(np.concatenate(pushed))
+    whole, clipped = found
+    norm = np.linalg.norm(whole)
+    assert norm > 0.1
+    np.testing.assert_allclose(clipped, whole * (0.01 / norm), rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.usefixtures("no_ray")
