@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from agents import atari, episodes, methods, targets
+from agents import asynchronous, atari, episodes, lockstep, methods, targets
 from agents.actor_critic import RolloutWorker
+from agents.optim import rmsprop_step
 from tests.agents.worlds import Doors, Recall, Walk, World, settings, use_tiny_trunk
 
 GAMMA = 0.6
@@ -169,6 +172,110 @@ def test_chunks_add_up_to_the_whole_episode() -> None:
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
 
 
+# --- updates
+
+# With episodes of 5 steps: 10 decisions an update, so 40 frames.
+UPDATING = {
+    "a2c": {"lanes": 2, "rollout_steps": 5},
+    "a3c_ff": {"lanes_per_worker": 2, "rollout_steps": 5, "workers": 1},
+    "reinforce": {"lanes": 2, "episodes_per_update": 2},
+}
+
+
+def updates(
+    monkeypatch: pytest.MonkeyPatch, method: str, count: int = 1, world=Doors, **overrides
+) -> list[SimpleNamespace]:
+    """What the first calls of `rmsprop_step` were given, by name; budget: 400 frames."""
+    use_tiny_trunk(monkeypatch)
+    found = []
+
+    def spy(*given, **named) -> None:
+        arguments = inspect.signature(rmsprop_step).bind(*given, **named).arguments
+        found.append(SimpleNamespace(**arguments))
+        found[-1].gradient = found[-1].gradient.clone()
+        rmsprop_step(*given, **named)
+
+    for module in (lockstep, asynchronous, episodes):
+        monkeypatch.setattr(module, "rmsprop_step", spy)
+    chosen = settings(method, initialisation="torch", **UPDATING[method], **overrides)
+    training = methods.build(chosen, world, 3, 400)
+    for _ in range(count):
+        training.advance(400)
+    return found
+
+
+@pytest.mark.parametrize("method", UPDATING)
+def test_updates_follow_the_schedules(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """0.5 falls to 0 in 400 frames: by 0.05 an update. REINFORCE counts those it learns from too.
+
+    Updates are counted from 1, for RMSProp's bias correction.
+    """
+    found = updates(
+        monkeypatch,
+        method,
+        3,
+        lambda lanes: Walk(lanes, cap_steps=5),
+        learning_rate=0.5,
+        learning_rate_schedule="linear_to_zero",
+        rmsprop_bias_correction=True,
+    )
+    rates = [0.45, 0.4, 0.35] if method == "reinforce" else [0.5, 0.45, 0.4]
+    assert [update.learning_rate for update in found] == pytest.approx(rates)
+    assert [update.corrected_update for update in found] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("method", UPDATING)
+def test_updates_are_along_the_clipped_gradient(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Of norm 0.01 where that is the limit, else the same at its own length."""
+    (whole,) = updates(monkeypatch, method, gradient_norm_limit=1e9)
+    (clipped,) = updates(monkeypatch, method, gradient_norm_limit=0.01)
+    norm = whole.gradient.norm()
+    assert norm > 0.1
+    expected = whole.gradient * (0.01 / norm)
+    torch.testing.assert_close(clipped.gradient, expected, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_an_update_of_reinforce_is_along_the_formula_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, clip: bool
+) -> None:
+    """Policy, value and entropy of two episodes, each step by itself; half of their sum."""
+    played, add_gradient = [], episodes.Episodes.add_gradient
+    monkeypatch.setattr(
+        episodes.Episodes,
+        "add_gradient",
+        lambda self, recording: played.append(recording) or add_gradient(self, recording),
+    )
+    chosen = {
+        "gamma": 0.8,
+        "entropy_weight": 0.7,
+        "value_loss_weight": 0.3,
+        "clip_rewards": clip,
+    }
+    (update,) = updates(monkeypatch, "reinforce", gradient_norm_limit=1e9, chunk_steps=2, **chosen)
+    assert len(played) == 2
+    assert max(len(recording.actions) for recording in played) > 2  # more than a chunk
+    # It has the weights of before the update.
+    fresh = fast_reinforce(Doors, initialisation="torch", **chosen)
+    loss = torch.zeros(())
+    for recording in played:
+        g = 0.0
+        for t in reversed(range(len(recording.actions))):
+            reward = recording.rewards[t]
+            g = (min(reward, 1) if clip else reward) + 0.8 * g
+            logits, v, _ = fresh.network(recording.observations(t, t + 1))
+            log_pi = torch.log_softmax(logits[0], 0)
+            entropy = -(log_pi.exp() * log_pi).sum()
+            loss = loss - log_pi[recording.actions[t]] * (g - v[0].detach())
+            loss = loss + 0.3 * (g - v[0]) ** 2 - 0.7 * entropy
+        assert max(recording.rewards) > 1
+    fresh.flat.gradient.zero_()
+    (loss / 2).backward()
+    torch.testing.assert_close(update.gradient, fresh.flat.gradient, rtol=1e-4, atol=1e-6)
+
+
 # --- rollouts
 
 
@@ -236,6 +343,62 @@ def test_gradient_of_a_rollout_is_that_of_the_formula_step_by_step(
     worker.flat.gradient.zero_()
     loss.backward()
     torch.testing.assert_close(gradient, worker.flat.gradient, rtol=1e-4, atol=1e-5)
+
+
+class Pays(Walk):
+    """Walk that pays five times as much; the last action loses a life besides."""
+
+    def play(self, state, action):
+        state, reward, over = super().play(state, action)
+        return state, 5 * reward, over
+
+    def step(self, actions):
+        return super().step(actions)._replace(life_lost=actions == 2)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_rewards_are_clipped_and_lost_lives_end_returns_where_the_settings_say(
+    monkeypatch: pytest.MonkeyPatch, clip: bool, terminal: bool
+) -> None:
+    """Rewards -5, 0, 5 are -1, 0, 1; the discount 0.8 is 0 with a life. No episode starts anew."""
+    worker = collected(
+        monkeypatch,
+        "a2c",
+        Pays,
+        rollout_steps=8,
+        gamma=0.8,
+        clip_rewards=clip,
+        life_loss_is_terminal=terminal,
+    )
+    worker.collect()
+    assert worker._actions.unique().tolist() == [0, 1, 2]
+    rewards = torch.tensor([-1.0, 0.0, 1.0] if clip else [-5.0, 0.0, 5.0])
+    discounts = torch.tensor([0.8, 0.8, 0.0 if terminal else 0.8])
+    assert torch.equal(worker._rewards, rewards[worker._actions])
+    assert torch.equal(worker._discounts, discounts[worker._actions])
+    assert worker._keep.all()
+
+
+def test_a_cut_episode_is_valued_from_the_lstms_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut after 4 steps: 0.8 V(s_4) is added, of the state that the 4 steps have left."""
+
+    def world(lanes: int) -> Walk:
+        return Walk(lanes, cap_steps=4)
+
+    worker = collected(monkeypatch, "a3c_lstm", world, rollout_steps=6, lstm_cells=8, gamma=0.8)
+    worker.collect()
+    replayed, network = worker.lanes.__class__(world(3), 7), worker.network
+    observation, state = replayed.start(), network.initial_state(3)
+    with torch.no_grad():
+        for t in range(4):
+            _, state, _ = network.decide(torch.from_numpy(observation), state)
+            step, observation = replayed.step(worker._actions[t].numpy())
+        last = torch.from_numpy(step.observation)
+        v, v_without = network(last, state)[1], network(last)[1]
+    assert step.truncated.all()
+    assert (v - v_without).abs().min() > 0.01
+    torch.testing.assert_close(worker._rewards[3], torch.from_numpy(step.reward) + 0.8 * v)
 
 
 def test_lstm_state_crosses_the_edge_of_a_rollout_and_not_the_end_of_an_episode(
