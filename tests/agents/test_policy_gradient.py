@@ -381,12 +381,16 @@ def test_rewards_are_clipped_and_lost_lives_end_returns_where_the_settings_say(
 
 
 def test_a_cut_episode_is_valued_from_the_lstms_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut after 4 steps: 0.8 V(s_4) is added, of the state that the 4 steps have left."""
+    """Cut after 4 steps: 0.8 V(s_4) is added, of the state that the 4 steps have left.
 
-    def world(lanes: int) -> Walk:
-        return Walk(lanes, cap_steps=4)
+    It is added to the clipped reward: the sum is not clipped.
+    """
 
-    worker = collected(monkeypatch, "a3c_lstm", world, rollout_steps=6, lstm_cells=8, gamma=0.8)
+    def world(lanes: int) -> Pays:
+        return Pays(lanes, cap_steps=4)
+
+    chosen = {"rollout_steps": 6, "lstm_cells": 8, "gamma": 0.8, "clip_rewards": True}
+    worker = collected(monkeypatch, "a3c_lstm", world, **chosen)
     worker.collect()
     replayed, network = worker.lanes.__class__(world(3), 7), worker.network
     observation, state = replayed.start(), network.initial_state(3)
@@ -398,7 +402,9 @@ def test_a_cut_episode_is_valued_from_the_lstms_state(monkeypatch: pytest.Monkey
         v, v_without = network(last, state)[1], network(last)[1]
     assert step.truncated.all()
     assert (v - v_without).abs().min() > 0.01
-    torch.testing.assert_close(worker._rewards[3], torch.from_numpy(step.reward) + 0.8 * v)
+    expected = torch.from_numpy(step.reward.clip(-1, 1)) + 0.8 * v
+    assert expected.abs().max() > 1
+    torch.testing.assert_close(worker._rewards[3], expected)
 
 
 def test_lstm_state_crosses_the_edge_of_a_rollout_and_not_the_end_of_an_episode(
