@@ -59,8 +59,9 @@ status: $(READY)
 	python -m analysis.status results/$(STUDY)
 
 # The same commands as the rules, without waiting for the runs that are not there: they are listed as missing.
+# Without a lock, so that it works while the study trains: no file of a run is written.
 so-far: $(READY)
-	snakemake --cores 1 --configfile $(CONFIG) --config incomplete=list study=$(STUDY) \
+	snakemake --cores 1 --nolock --configfile $(CONFIG) --config incomplete=list study=$(STUDY) \
 		-- results/$(STUDY)/study.json results/reference/table1.csv
 	for step in collect aggregate tables plots report; do \
 		python -m analysis.$$step --results results/$(STUDY); done

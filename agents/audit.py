@@ -81,6 +81,16 @@ def audit_file(path: Path, lanes: int = 8, threads: int = 1) -> int:
     return len(traces)
 
 
+def _evaluations(folder: Path) -> list[Path]:
+    """Return the traces of the evaluations below `folder`, those too that are not there."""
+    names = ("traces.npz", "episodes.csv")
+    files = [file for name in names for file in folder.rglob(name)]
+    # A study's own episodes.csv lies beside its runs and has no traces.
+    return [f.with_name("traces.npz") for f in files if f.parent.parent.name == "evaluation"] + [
+        f for f in files if f.name == "traces.npz"
+    ]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Audit everything below the paths; return 0 if all agrees, 1 if anything differs."""
     parser = argparse.ArgumentParser(prog="python -m agents.audit", description=__doc__)
@@ -88,23 +98,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lanes", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    found = sorted(
-        {
-            file
-            for path in options.paths
-            for file in ([path] if path.is_file() else path.rglob("traces.npz"))
-        }
-    )
-    if not found:
-        print(f"error: no traces.npz below {', '.join(map(str, options.paths))}", file=sys.stderr)
-        return 1
+    for key in ("lanes", "threads"):
+        if getattr(options, key) < 1:
+            print(f"error: {key}: {getattr(options, key)} must be at least 1", file=sys.stderr)
+            return 1
+    found: set[Path] = set()
+    for path in options.paths:
+        # An evaluation that has lost its traces is none that agrees.
+        played = [path] if path.is_file() else _evaluations(path)
+        if not played:
+            print(f"error: no evaluation below {path}", file=sys.stderr)
+            return 1
+        found |= set(played)
     failures, episodes = [], 0
-    for path in found:
+    for number, path in enumerate(sorted(found), 1):
         try:
-            episodes += audit_file(path, options.lanes, options.threads)
-        except (AuditError, ValueError) as error:
+            count = audit_file(path, options.lanes, options.threads)
+        except (AuditError, ValueError, OSError) as error:
             failures.append(str(error))
             print(f"error: {error}", file=sys.stderr)
+            continue
+        episodes += count
+        if len(found) > 1:
+            print(f"{number} of {len(found)}: {path.parent}: {count} episodes", flush=True)
     print(
         f"audit: {len(found) - len(failures)} of {len(found)} evaluations agree, "
         f"{episodes} episodes replayed, ale-py {atari.version()}"

@@ -53,7 +53,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RuntimeError(f"{folder}: another process is training this run") from None
+            raise ResumeError(f"{folder}: another process is training this run") from None
         for part in folder.rglob(f".*{files.PART}"):
             part.unlink(missing_ok=True)
         yield

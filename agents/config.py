@@ -191,11 +191,20 @@ TOPOLOGIES = {
 }
 
 
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and "e" in value.lower() and float(value) == float(value)
+    except ValueError:
+        return False
+
+
 def _check(where: str, spec: dataclasses.Field, kind: type, value: Any) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"{where}: {spec.name} must be {kind.__name__}, got {value!r}")
+        # YAML reads 7e-4 as text: its numbers with an exponent have a point.
+        point = ", with a point before the exponent: 7.0e-4" if _is_number(value) else ""
+        raise ValueError(f"{where}: {spec.name} must be {kind.__name__}, got {value!r}{point}")
     allowed = spec.metadata.get("allowed")
     if allowed and value not in allowed:
         raise ValueError(

@@ -201,12 +201,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     """Evaluate and write; a milestone that a diverged run never reached has no episodes."""
-    if options.episodes < 1:
-        raise ValueError(f"episodes: {options.episodes} must be at least 1")
+    for key in ("episodes", "lanes", "threads"):
+        if getattr(options, key) < 1:
+            raise ValueError(f"{key}: {getattr(options, key)} must be at least 1")
     record_path = options.run / "run.json"
     if not record_path.exists():
         raise ValueError(f"run: {record_path} does not exist: not a finished run")
-    record = json.loads(record_path.read_text())
+    try:
+        record = json.loads(record_path.read_text())
+        if record.keys() < {"milestones", "protocol", "status"}:
+            raise ValueError("keys are missing")
+    except ValueError as error:
+        raise ValueError(f"run: {record_path} is not a record of a run ({error})") from None
     kept = {m["milestone_frames"]: m for m in record["milestones"]}
     protocol = atari.protocol(record["protocol"])
     selection = {"action_selection": options.action_selection, "evaluation_seed": options.seed}
@@ -223,7 +229,16 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy, network = load_policy(options.run / kept[options.milestone_frames]["policy"], device)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
+    policy_path = options.run / kept[options.milestone_frames]["policy"]
+    if not policy_path.exists():
+        there = sorted(path.stem for path in policy_path.parent.glob("*.pt"))
+        raise ValueError(
+            f"milestone_frames: {options.milestone_frames}: {policy_path} is not there; "
+            f"allowed: {', '.join(there) or 'none, this run has no policy'}"
+        )
+    policy, network = load_policy(policy_path, device)
     policy["method"] = policy["settings"]["method"]
     milestone = options.milestone_frames
     if policy["settings"]["topology"] == "random":
@@ -255,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine.exact_float32()
     try:
         evaluated = evaluate(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     returns = [episode.episode_return for episode in evaluated]

@@ -42,8 +42,10 @@ def export(run: Path, out: Path, max_bytes: int = MAX_BYTES) -> str:
     record = json.loads((run / "run.json").read_text())
     if record["status"] != "finished":
         return f"{run}: {record['status']}, no policy"
-    last = record["milestones"][-1]
+    last = max(record["milestones"], key=lambda milestone: milestone["milestone_frames"])
     source, target = run / last["policy"], out / last["policy"]
+    if source.resolve() == target.resolve():
+        raise ValueError(f"out: {target} is the policy itself; allowed: another folder")
     if not source.exists():
         return f"{run}: {source.name} is not there, no policy"
     checkpoint.save(target, halved(checkpoint.load(source)))
@@ -69,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         for run in options.runs:
+            if run.is_absolute():
+                raise ValueError(f"RUN: {run} must be relative to --results: METHOD/GAME/SEED")
             print(export(options.results / run, options.out / run, options.max_bytes))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -343,6 +343,8 @@ def build_spec(options: argparse.Namespace) -> RunSpec:
         raise ValueError(f"seed: {options.seed} must not be negative")
     if options.threads < 1:
         raise ValueError(f"threads: {options.threads} must be at least 1")
+    if options.checkpoint_seconds < 0:
+        raise ValueError(f"checkpoint_seconds: {options.checkpoint_seconds} must not be negative")
     milestones = options.milestones_frames
     if milestones != sorted(set(milestones)) or milestones[0] <= 0:
         raise ValueError(f"milestones_frames: {milestones} must be positive and ascending")
@@ -361,6 +363,21 @@ def build_spec(options: argparse.Namespace) -> RunSpec:
     )
 
 
+def check_folder(spec: RunSpec, out: Path) -> None:
+    """Refuse a folder with the record of another run: `ResumeError` names what differs."""
+    path = out / "run.json"
+    if not path.exists():
+        return
+    record = json.loads(path.read_text())
+    for key, value in (
+        ("method", spec.settings.method), ("game", spec.game), ("seed", spec.seed)
+    ):  # fmt: skip
+        if record.get(key) != value:
+            raise checkpoint.ResumeError(
+                f"out: {path} is of another run: {key} {record.get(key)!r}, not {value!r}"
+            )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train; return 0 when the record is written, 3 when stopped by a signal, 1 on bad input."""
     options = parse_arguments(arguments)
@@ -370,7 +387,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    try:
+        return train_exclusively(options, spec, device)
+    except (checkpoint.ResumeError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -> int:
+    """Train in `options.out` while nobody else does; return the exit status of `main`."""
     with checkpoint.exclusive(options.out / "resume"):
+        check_folder(spec, options.out)
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
 
         def stop(*_: object) -> None:
@@ -384,9 +411,6 @@ def main(arguments: list[str] | None = None) -> int:
             if status != "stopped":
                 run.write_record(status)
             run.write_progress(status)
-        except checkpoint.ResumeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
         finally:
             if run.training is not None:
                 run.training.close()

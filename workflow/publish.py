@@ -7,6 +7,7 @@ run goes with them in half precision, where that is small. Resume states and log
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import shutil
@@ -44,13 +45,57 @@ def study_runs(results: Path) -> list[Path]:
     return [folder for folder in folders if (results / folder / "run.json").is_file()]
 
 
-def publish(results: Path, target: Path) -> int:
-    """Replace `target` by the small files of `results`; return how many there are.
+class PublishError(ValueError):
+    """What is in results/STUDY is not to be published as it is."""
+
+
+def check_whole(results: Path, target: Path) -> None:
+    """Refuse to publish less than is published, or tables of other runs than there are.
 
     Raises:
+        PublishError: naming the first run or evaluation.
+    """
+    if target.is_dir():
+        for old in (*study_runs(target), *_evaluations(target)):
+            if old not in (*study_runs(results), *_evaluations(results)):
+                raise PublishError(
+                    f"{target / old} is published and not in {results}: make restore copies it "
+                    "there if it has all milestones; --replace publishes without it"
+                )
+    with (results / "runs.csv").open(newline="") as file:
+        rows = {Path("runs", r["method"], r["game"], r["seed"]) for r in csv.DictReader(file)}
+    for run in study_runs(results):
+        if run not in rows:
+            raise PublishError(
+                f"{results / run} has finished and is not in {results / 'runs.csv'}: make the "
+                "study's tables anew first"
+            )
+
+
+def _evaluations(results: Path) -> list[Path]:
+    return [
+        path.parent.relative_to(results)
+        for run in study_runs(results)
+        for path in sorted((results / run).glob("evaluation/*/episodes.csv"))
+    ]
+
+
+def publish(results: Path, target: Path, replace: bool = False) -> int:
+    """Replace `target` by the small files of `results`; return how many there are.
+
+    Args:
+        results: the folder of the study.
+        target: the published folder.
+        replace: whether runs that are published and not in `results` may go.
+
+    Raises:
+        PublishError: if they would, or the tables lack runs.
+        FileNotFoundError: if the study has no report yet.
         subprocess.CalledProcessError: if a policy cannot be exported.
     """
     files = list(published_files(results))
+    if not replace:
+        check_whole(results, target)
     new = target.with_name(target.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     for file in files:
@@ -67,7 +112,11 @@ def main(argv: list[str] | None = None) -> None:
     """Audit results/STUDY, then copy its small files to results/published/STUDY."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--study", required=True, help="name of a folder below results/")
-    study = parser.parse_args(argv).study
+    parser.add_argument(
+        "--replace", action="store_true", help="publish although published runs would go"
+    )
+    options = parser.parse_args(argv)
+    study = options.study
     results, target = Path("results", study), Path("results/published", study)
     if not (results / "study.json").is_file():
         parser.error(f"--study {study}: there is no {results}/study.json")
@@ -75,7 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     if subprocess.run(audit, check=False).returncode != 0:
         sys.exit(f"{results}: the audit failed; nothing was published")
     try:
-        print(f"{target}: {publish(results, target)} files")
+        print(f"{target}: {publish(results, target, options.replace)} files")
+    except (PublishError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
     except subprocess.CalledProcessError:
         sys.exit(f"{results}: a policy could not be exported; nothing was published")
 

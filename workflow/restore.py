@@ -1,14 +1,18 @@
 """Take a published study up again, on any machine: copy its finished runs to results/STUDY.
 
 The same study then trains only what is missing. A run that results/STUDY has already, whole or
-begun, is left alone. Restored runs have their last policy in half precision, where it was
-published, and no resume state: for a later milestone they are trained anew.
+begun, is left alone; one that lacks a milestone of the study is not restored, since it has no
+resume state and is to be trained anew. Restored runs have their last policy in half precision,
+where it was published. An evaluation without the result of its audit is audited.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,9 +23,20 @@ PARTS = ("run.json", "training_episodes.csv", "policies/*", "evaluation/*/*")
 
 
 def restore(published: Path, results: Path) -> Iterable[str]:
-    """Copy the runs of `published` to `results`; yield a line for each."""
+    """Copy the runs of `published` to `results`; yield a line for each.
+
+    Raises:
+        subprocess.CalledProcessError: if a published evaluation does not agree with its traces.
+    """
+    asked = json.loads((published / "study.json").read_text())["milestones_frames"]
     for run in study_runs(published):
         target = results / run
+        record = json.loads((published / run / "run.json").read_text())
+        reached = [milestone["milestone_frames"] for milestone in record["milestones"]]
+        lacking = [str(milestone) for milestone in asked if milestone not in reached]
+        if lacking and record["status"] != "diverged":
+            yield f"{run}: without its {', '.join(lacking)} frames, to be trained anew"
+            continue
         if target.exists():
             yield f"{run}: already there, left alone"
             continue
@@ -32,6 +47,11 @@ def restore(published: Path, results: Path) -> Iterable[str]:
                 copy = new / file.relative_to(published / run)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
+        for evaluation in sorted(new.glob("evaluation/*")):
+            if not (evaluation / "audit.txt").exists():
+                audit = [sys.executable, "-m", "agents.audit", str(evaluation)]
+                done = subprocess.run(audit, check=True, stdout=subprocess.PIPE)
+                (evaluation / "audit.txt").write_bytes(done.stdout)
         new.rename(target)
         yield f"{run}: restored"
 

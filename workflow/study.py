@@ -19,6 +19,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from agents.config import load_method
+
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
 UNTRAINED = "random"  # the method without settings
 # They say which method it is and where its code lies; agents/config.py refuses them too.
@@ -45,6 +47,8 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
     if not errors:
         study = _with_defaults(study, schema)
         errors = list(_unknown_names(study, root)) + list(_wrong_budget(study))
+    if not errors:
+        errors = [*_wrong_settings(study, root), *_missing_references(study, root)]
     if errors:
         raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
     return study | {"milestones_frames": _milestones(study)}
@@ -222,6 +226,26 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     for method in study["selection"]:
         if method not in selectable:
             yield f"selection.{method}: unknown{_allowed(method, selectable)}"
+
+
+def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    """What a training of each method would say of its settings."""
+    for method in study["methods"]:
+        try:
+            load_method(root / _method_file(method), settings(study, method))
+        except ValueError as error:
+            yield str(error).replace(f"{root}/", "")
+
+
+def _missing_references(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    """Games whose scores could not be normalised in the end."""
+    file = f"analysis/reference/{study['normalisation']['references']}.csv"
+    rows = list(csv.DictReader((root / file).read_text().splitlines()))
+    for player in ("random", "human"):
+        known = {row["game"] for row in rows if row["system"] == player}
+        for i, game in enumerate(study["games"]):
+            if game not in known:
+                yield f'games[{i}] = "{game}": {file} has no score of the {player} player for it'
 
 
 def _wrong_budget(study: Mapping[str, Any]) -> Iterable[str]:

@@ -166,7 +166,31 @@ def test_another_rom_is_an_error_and_the_others_are_still_audited(
 
 def test_nothing_to_audit_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert audit.main([str(tmp_path)]) == 1
-    assert "no traces.npz below" in capsys.readouterr().err
+    assert f"no evaluation below {tmp_path}" in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_an_error_beside_what_is(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A misspelt path, and an evaluation that has lost its traces."""
+    assert audit.main([str(evaluated), str(tmp_path / "nope")]) == 1
+    assert f"no evaluation below {tmp_path / 'nope'}" in capsys.readouterr().err
+    for name in ("1", "2"):
+        shutil.copytree(evaluated, tmp_path / "evaluation" / name)
+    shutil.copy(evaluated / "episodes.csv", tmp_path)  # a study's own, of all its runs
+    assert audit.main([str(tmp_path)]) == 0
+    assert "2 of 2 evaluations agree" in capsys.readouterr().out
+    (tmp_path / "evaluation/2/traces.npz").unlink()
+    assert audit.main([str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 evaluations agree" in said.out
+    assert "evaluation/2/traces.npz" in said.err
+
+
+@pytest.mark.parametrize("option", ["lanes", "threads"])
+def test_no_lanes_are_refused(evaluated: Path, capsys: pytest.CaptureFixture, option: str) -> None:
+    assert audit.main([str(evaluated), f"--{option}", "0"]) == 1
+    assert f"{option}: 0 must be at least 1" in capsys.readouterr().err
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

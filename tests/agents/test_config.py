@@ -90,7 +90,7 @@ def a2c(tmp_path: Path, **changes: object) -> Path:
         ({"lanes": 2.5}, ["lanes", "int", "2.5"]),
         ({"lanes": True}, ["lanes", "int", "True"]),
         ({"clip_rewards": 1}, ["clip_rewards", "bool", "1"]),
-        ({"learning_rate": "7e-4"}, ["learning_rate", "float", "7e-4"]),
+        ({"learning_rate": "7e-4"}, ["learning_rate", "float", "7e-4", "7.0e-4"]),
         ({"label": 3}, ["label", "str", "3"]),
         ({"method": "a3c"}, ["method", "a3c", "file"]),
     ],

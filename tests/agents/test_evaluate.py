@@ -142,6 +142,8 @@ def test_a_diverged_run_has_a_header_only(run: Path, tmp_path: Path) -> None:
     [
         ({"milestone-frames": 5}, ["milestone_frames: 5", "allowed: 1000"]),
         ({"episodes": 0}, ["episodes: 0"]),
+        ({"lanes": 0}, ["lanes: 0 must be at least 1"]),
+        ({"threads": 0}, ["threads: 0 must be at least 1"]),
         ({"run": "nowhere"}, ["run", "nowhere/run.json"]),
     ],
 )
@@ -154,6 +156,20 @@ def test_bad_input_is_named(
     error = capsys.readouterr().err
     assert [part for part in named if part not in error] == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_or_record_that_is_gone_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    arguments = ["--run", str(copied), "--milestone-frames", "1000", "--out", str(tmp_path / "out")]
+    (copied / "policies/1000.pt").unlink()
+    assert evaluate.main(arguments) == 1
+    assert "policies/1000.pt is not there; allowed: none" in capsys.readouterr().err
+    for text in ("{}", '{"status": '):
+        (copied / "run.json").write_text(text)
+        assert evaluate.main(arguments) == 1
+        assert "run.json is not a record of a run" in capsys.readouterr().err
 
 
 def test_every_episode_has_a_random_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,12 @@ def test_a_weight_too_large_for_half_precision_is_an_error(
     assert export.main(arguments) == 1
     assert "policy.bias has a value that half precision cannot hold" in capsys.readouterr().err
     assert not list((results / "out").rglob("*.pt"))
+
+
+def test_a_policy_is_never_written_over_itself(copied: Path, capsys: pytest.CaptureFixture) -> None:
+    results, before = copied.parents[2], (copied / "policies/1000.pt").read_bytes()
+    for run, out in ((str(copied), results / "out"), ("a2c/breakout/0", results)):
+        assert export.main([run, "--results", str(results), "--out", str(out)]) == 1
+        said = capsys.readouterr().err
+        assert "must be relative to --results" in said or "is the policy itself" in said
+        assert (copied / "policies/1000.pt").read_bytes() == before

@@ -233,14 +233,15 @@ def test_a_run_stopped_between_milestones_keeps_both(
     assert [(m["milestone_frames"], m["frames"]) for m in kept] == [(1600, 1600), (3200, 3200)]
 
 
-def test_other_settings_do_not_write_beside_a_training(tmp_path: Path) -> None:
+def test_other_settings_do_not_write_beside_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One folder, one training, whatever its settings."""
     other = '{"network":"mnih2013","lanes":4}'
-    with (
-        checkpoint.exclusive(tmp_path / "resume"),
-        pytest.raises(RuntimeError, match="another process is training this run"),
-    ):
-        train.main(arguments(tmp_path, set=other))
+    with checkpoint.exclusive(tmp_path / "resume"):
+        assert train.main(arguments(tmp_path, set=other)) == 1
+    assert "another process is training this run" in capsys.readouterr().err
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_memory_without_its_frames_is_refused(
@@ -282,3 +283,21 @@ def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert one["frames"] == other["frames"]
     assert all(torch.equal(one["weights"][name], other["weights"][name]) for name in one["weights"])
+
+
+def test_the_folder_of_another_run_is_refused(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = (trained / "run.json").read_text()
+    for key, value in (("game", "pong"), ("seed", "1")):
+        assert train.main(arguments(trained, **{key: value})) == 1
+        assert f"run.json is of another run: {key}" in capsys.readouterr().err
+        assert (trained / "run.json").read_text() == record
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(arguments(tmp_path)) == 0
+    (path,) = tmp_path.glob("resume/*/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:100])
+    assert train.main(arguments(tmp_path)) == 1
+    assert f"error: {path}: not a readable checkpoint" in capsys.readouterr().err

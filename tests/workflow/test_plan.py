@@ -89,8 +89,8 @@ def test_published_table_needs_no_training(fresh: Project) -> None:
 @pytest.mark.parametrize(
     ("target", "rules"),
     [
-        ("train", {"train_run", "train"}),
-        ("evaluate", {"train_run", "evaluate_run", "evaluate"}),
+        ("train", {"study_json", "train_run", "train"}),
+        ("evaluate", {"study_json", "train_run", "evaluate_run", "evaluate"}),
         (
             "tables",
             {"train_run", "evaluate_run", "study_json", "collect", "aggregate", "tables"},

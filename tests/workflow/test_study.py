@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,11 @@ def changed(**keys: Any) -> dict[str, Any]:
         ({"statistics": {"level": 95}}, ["statistics.level = 95: must be below 1"]),
         ({"checkpoint_seconds": 0}, ["checkpoint_seconds = 0: must be above 0"]),
         ({"study": "published"}, ['study = "published": reserved']),
+        ({"study": "benchmarks"}, ['study = "benchmarks": reserved']),
+        ({"study": "logs"}, ['study = "logs": reserved']),
+        ({"overrides": {"a2c": {"lanes": -1}}}, ["a2c.yaml with overrides: lanes: -1 is not in"]),
+        ({"overrides": {"all": {"network": "resnet"}}}, ["network: unknown value 'resnet'"]),
+        ({"overrides": {"all": {"learning_rate": "fast"}}}, ["learning_rate must be float"]),
         ({"study": "../demo"}, ['study = "../demo": lower-case letters']),
         ({"overrides": {"all": {"netwrk": "nature"}}}, ["overrides.all.netwrk: unknown key"]),
         ({"overrides": {"a2c": {"lane": 2}}}, ["overrides.a2c.lane", "(did you mean lanes?)"]),
@@ -81,6 +87,20 @@ def test_wrong_configuration_is_named(keys: dict[str, Any], messages: list[str])
         load(changed(**keys), ROOT)
     for message in messages:
         assert message in str(error.value)
+
+
+def test_a_game_without_references_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    for folder in ("config", "analysis/reference"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    with (tmp_path / "config/games.csv").open("a") as file:
+        file.write("adventure,Adventure,,,none\n")
+    with pytest.raises(StudyError) as error:
+        load(changed(games=["pong", "adventure"]), tmp_path)
+    for player in ("random", "human"):
+        assert (
+            f'games[1] = "adventure": analysis/reference/noop_starts.csv has no score of the '
+            f"{player} player for it"
+        ) in str(error.value)
 
 
 def test_every_mistake_is_said_at_once() -> None:

@@ -29,7 +29,7 @@ rule study_json:
     conda:
         "../../environment.yml"
     params:
-        study=json.dumps(STUDY),
+        study=lambda wildcards: json.dumps(STUDY),  # a function: braces stay what they are
     shell:
         "python -m workflow.study --study {params.study:q} --out {output.study} > {log} 2>&1"
 

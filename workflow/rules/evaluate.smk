@@ -30,4 +30,5 @@ rule evaluate:
     input:
         of_study(rules.evaluate_run.output.episodes),
         of_study(rules.evaluate_run.output.audit),
+        study=f"{RESULTS}/study.json",
     localrule: True

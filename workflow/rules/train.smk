@@ -38,4 +38,5 @@ rule train_run:
 rule train:
     input:
         of_study(rules.train_run.output.run),
+        study=f"{RESULTS}/study.json",  # the status command reads it
     localrule: True

@@ -1,0 +1,80 @@
+"""What may be published and what is restored; whole studies: test_end_to_end.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from workflow import publish, restore
+
+
+def study(folder: Path, seeds: list[int], milestones: tuple[int, ...] = (1000,)) -> Path:
+    """Write the records of a study whose runs have been evaluated at `milestones`."""
+    content = {"methods": ["a2c"], "games": ["pong"], "seeds": [0, 1], "milestones_frames": [1000]}
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text(json.dumps(content))
+    rows = ["method,game,seed"]
+    for seed in seeds:
+        run = folder / f"runs/a2c/pong/{seed}"
+        for milestone in milestones:
+            (run / f"evaluation/{milestone}").mkdir(parents=True)
+            (run / f"evaluation/{milestone}/episodes.csv").write_text("episode")
+            (run / f"evaluation/{milestone}/audit.txt").write_text("agrees")
+        record = {"milestones": [{"milestone_frames": m} for m in milestones], "status": "finished"}
+        (run / "run.json").write_text(json.dumps(record))
+        rows.append(f"a2c,pong,{seed}")
+    (folder / "runs.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_as_much_or_more_is_published(tmp_path: Path) -> None:
+    few, many = study(tmp_path / "few", [0]), study(tmp_path / "many", [0, 1])
+    publish.check_whole(many, tmp_path / "none")
+    publish.check_whole(many, few)
+    publish.check_whole(many, many)
+
+
+def test_a_published_run_does_not_go(tmp_path: Path) -> None:
+    few, many = study(tmp_path / "few", [1]), study(tmp_path / "many", [0, 1])
+    with pytest.raises(publish.PublishError, match=r"many/runs/a2c/pong/0 is published and not"):
+        publish.check_whole(few, many)
+    before = sorted(many.rglob("*"))
+    for name in publish.STUDY_FILES:
+        (few / name).touch()
+    (few / "report.html").touch()
+    for name in ("tables", "figures"):
+        (few / name).mkdir()
+    with pytest.raises(publish.PublishError):
+        publish.publish(few, many)
+    assert sorted(many.rglob("*")) == before
+
+
+def test_a_published_evaluation_does_not_go(tmp_path: Path) -> None:
+    few, many = study(tmp_path / "few", [0]), study(tmp_path / "many", [0], (1000, 2000))
+    with pytest.raises(publish.PublishError, match=r"0/evaluation/2000 is published and not"):
+        publish.check_whole(few, many)
+
+
+def test_tables_of_other_runs_are_not_published(tmp_path: Path) -> None:
+    results = study(tmp_path / "results", [0, 1])
+    (results / "runs.csv").write_text("method,game,seed\na2c,pong,0\n")
+    with pytest.raises(publish.PublishError, match=r"pong/1 has finished and is not in .*runs.csv"):
+        publish.check_whole(results, tmp_path / "none")
+
+
+def test_a_run_that_lacks_a_milestone_is_to_be_trained_anew(tmp_path: Path) -> None:
+    """It would stop the study: it counts as finished and has no policy there."""
+    published = study(tmp_path / "published", [0, 1])
+    content = json.loads((published / "study.json").read_text())
+    content["milestones_frames"] = [1000, 2000]
+    (published / "study.json").write_text(json.dumps(content))
+    record = {"milestones": [{"milestone_frames": 1000}, {"milestone_frames": 2000}]}
+    record["status"] = "finished"
+    (published / "runs/a2c/pong/1/run.json").write_text(json.dumps(record))
+    assert list(restore.restore(published, tmp_path / "results")) == [
+        "runs/a2c/pong/0: without its 2000 frames, to be trained anew",
+        "runs/a2c/pong/1: restored",
+    ]
+    assert [p.name for p in (tmp_path / "results/runs/a2c/pong").iterdir()] == ["1"]
