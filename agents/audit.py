@@ -38,6 +38,9 @@ def audit_file(path: Path, lanes: int = 8, threads: int = 1) -> int:
         raise AuditError(f"{path}: {len(traces)} traces, but episodes.csv has {len(rows)} rows")
     if not traces:
         return 0
+    lacking = {"method", "game", "seed", "milestone_frames", "protocol", "rom_md5"} - header.keys()
+    if lacking:
+        raise AuditError(f"{path}: its header has no {', '.join(sorted(lacking))}")
     game, protocol = atari.check_game(header["game"]), atari.protocol(header["protocol"])
     if header["rom_md5"] != atari.rom_md5(game):
         raise AuditError(

@@ -8,12 +8,15 @@ whether they stop the aggregation is the study's `incomplete`.
 
 import csv
 import io
+import json
 import math
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.io import write_csv
@@ -103,6 +106,7 @@ def _collect_run(
         file = folder / "evaluation" / str(milestone) / "episodes.csv"
         rows = None
         if file.exists():
+            _check_asked(file.with_name("traces.npz"), study, run[0])
             rows = read_evaluation(file, study, run, milestone, bounds[run[1]])
             _check_frames(file, rows, record, milestone)
         reached = any(int(m["milestone_frames"]) == milestone for m in record["milestones"])
@@ -117,6 +121,26 @@ def _collect_run(
         else:
             collected.missing.append([*run, milestone, "incomplete_evaluation"])
     return record
+
+
+def _check_asked(traces: Path, study: Study, method: str) -> None:
+    """Refuse episodes that were not played as the study says, which the tables' notes repeat."""
+    if not traces.exists():
+        return
+    try:
+        with np.load(traces) as archive:
+            header = json.loads(archive["header"].tobytes())
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ResultsError(f"{traces}: not a readable archive of traces ({error})") from None
+    asked = {"evaluation_seed": study.evaluation["seed"]}
+    if method != UNTRAINED:  # which always samples
+        asked["action_selection"] = study.evaluation["action_selection"]
+    for key, value in asked.items():
+        if header.get(key) != value:
+            raise ResultsError(
+                f"{traces}: played with {key} {header.get(key)!r}, but the study says {value!r}; "
+                "evaluate the run again or take its evaluation out"
+            )
 
 
 def _check_record(

@@ -187,6 +187,15 @@ def test_what_is_not_there_is_an_error_beside_what_is(
     assert "evaluation/2/traces.npz" in said.err
 
 
+def test_a_header_without_a_key_is_named(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copied = Path(shutil.copytree(evaluated, tmp_path / "copied"))
+    edit_traces(copied, lambda header, traces: header.pop("rom_md5"))
+    assert audit.main([str(copied)]) == 1
+    assert "traces.npz: its header has no rom_md5" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["lanes", "threads"])
 def test_no_lanes_are_refused(evaluated: Path, capsys: pytest.CaptureFixture, option: str) -> None:
     assert audit.main([str(evaluated), f"--{option}", "0"]) == 1

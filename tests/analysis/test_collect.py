@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -211,3 +212,34 @@ def test_runs_outside_the_study_are_named(results: Path, capsys: pytest.CaptureF
 def test_no_study(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert collect.main(["--results", str(tmp_path)]) == 1
     assert "study.json: there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"evaluation_seed": 7}, "played with evaluation_seed 7, but the study says 1000"),
+        ({"action_selection": "greedy"}, "action_selection 'greedy', but the study says 'sample'"),
+        (None, "not a readable archive of traces"),
+    ],
+)
+def test_episodes_that_were_played_otherwise_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, header: dict | None, words: str
+):
+    """The notes of the tables say how episodes were played; the traces know."""
+    results = synthetic.write_study(tmp_path / "study")
+    file = run_folder(results, "a2c", "pong", 1) / "evaluation/1000000/traces.npz"
+    right = {"evaluation_seed": 1000, "action_selection": "sample"}
+
+    def write(content: dict) -> None:
+        np.savez(file, header=np.frombuffer(json.dumps(content).encode(), np.uint8))
+
+    write(right)
+    assert collect.main(["--results", str(results)]) == 0
+    if header is None:
+        file.write_bytes(b"half")
+    else:
+        write(right | header)
+    assert collect.main(["--results", str(results)]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert str(file) in said
