@@ -209,8 +209,9 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         raise ValueError(f"run: {record_path} does not exist: not a finished run")
     try:
         record = json.loads(record_path.read_text())
-        if record.keys() < {"milestones", "protocol", "status"}:
-            raise ValueError("keys are missing")
+        lacking = {"milestones", "protocol", "status"} - record.keys()
+        if lacking:
+            raise ValueError(f"no {', '.join(sorted(lacking))}")
     except ValueError as error:
         raise ValueError(f"run: {record_path} is not a record of a run ({error})") from None
     kept = {m["milestone_frames"]: m for m in record["milestones"]}
