@@ -8,11 +8,14 @@ import threading
 from types import ModuleType
 from typing import Any
 
-# A loaded machine needs longer than Ray's 30 s to start its own processes.
-PATIENCE = {
+# Of a Ray that is started here; what the user has set stays.
+ENVIRONMENT = {
+    # A loaded machine needs longer than Ray's 30 s to start its own processes.
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_register_timeout_seconds": "300",
+    # With Ray's 15 a process has 3 % of a core that another run computes on.
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -35,7 +38,7 @@ def connect(workers: int) -> bool:
     ray = import_ray()
     if ray.is_initialized():
         return False
-    for name, value in PATIENCE.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if os.environ.get("RAY_ADDRESS"):
         options: dict[str, Any] = {"address": "auto"}

@@ -43,6 +43,12 @@ def ray() -> Iterator[Any]:
 
 
 @upon_ray
+def test_its_processes_run_at_the_priority_of_the_training(ray: Any) -> None:
+    there = ray.get(ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote())
+    assert there == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@upon_ray
 def test_a_replica_is_equal_to_its_shard_when_that_dies(ray: Any) -> None:
     random = np.random.default_rng(1)
     weights = random.normal(size=7).astype(np.float32)
@@ -145,7 +151,7 @@ def test_one_of_each_is_killed_and_the_run_goes_on(
 def run_on_two_nodes() -> None:
     """Train on two nodes of this machine, one of which is lost on the way. Run as a process."""
     networks.TRUNKS["mnih2013"] = ((), worlds.UNITS)
-    os.environ.update(ray_cluster.PATIENCE)
+    os.environ.update(ray_cluster.ENVIRONMENT)
     ray = ray_cluster.import_ray()
     from ray.cluster_utils import Cluster
 
