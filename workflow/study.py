@@ -64,10 +64,15 @@ def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
     return {**everyones, **overrides.get(method, {})}
 
 
+def trained_with(study: Mapping[str, Any], method: str, root: Path) -> dict[str, Any]:
+    """Return all that makes a run of `method` what it is: its file but the label, and overrides."""
+    file = yaml.safe_load((root / _method_file(method)).read_text())
+    return {key: file[key] for key in file if key != "label"} | settings(study, method)
+
+
 def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
     """Return how many processes of a run of `method` compute: A3C's workers, Gorila's, else one."""
-    file = yaml.safe_load((root / _method_file(method)).read_text())
-    values = {**file, **settings(study, method)}
+    values = trained_with(study, method, root)
     if "actors" in values:
         return int(values["actors"]) + int(values["learners"])
     return int(values.get("workers", 1))

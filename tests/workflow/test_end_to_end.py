@@ -91,11 +91,21 @@ def test_one_more_game_plans_exactly_its_own_runs(finished: Project) -> None:
     assert runs(printed) == runs(printed, "evaluate_run") == expected
 
 
-def test_edited_method_redoes_only_its_runs(editable: Project) -> None:
-    editable.edit("config/methods/a2c.yaml", "# edited\n")
-    _, printed = editable.plan(*SMOKE)
-    expected = {("a2c", g, s) for g in ("pong", "breakout") for s in ("0", "1")}
-    assert runs(printed) == expected
+@pytest.mark.parametrize(
+    ("old", "new", "redone"),
+    [("rmsprop_decay: 0.99 ", "rmsprop_decay: 0.9 ", 4), ("version: 1", "version: 2", 4),
+     ("label: A2C", "label: Advantage actor-critic", 0), ("# ", "# Edited. ", 0)],
+)  # fmt: skip
+def test_a_changed_value_of_a_method_redoes_only_its_runs(
+    editable: Project, old: str, new: str, redone: int
+) -> None:
+    """Comments and the label are for readers: no run depends on them."""
+    file = editable.root / "config/methods/a2c.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    jobs, printed = editable.plan(*SMOKE)
+    assert jobs.get("train_run", 0) == redone
+    assert {method for method, _, _ in runs(printed)} <= {"a2c"}
 
 
 def test_override_of_one_method_redoes_only_its_runs(finished: Project) -> None:
@@ -202,6 +212,7 @@ def test_a_published_study_goes_on_elsewhere(finished: Project, tmp_path: Path) 
     for file in (published / "runs/a3c_ff").rglob("*.*"):
         restored = tmp_path / "results/smoke" / file.relative_to(published)
         assert restored.read_bytes() == file.read_bytes()
+    (tmp_path / "config/methods/a2c.yaml").touch()  # as a checkout of another commit does
     jobs, printed = project.plan(*SMOKE, "--config", "seeds=[0,1,2]")
     assert runs(printed) == {("a2c", "pong", "1")} | {
         (m, g, "2") for m in ("a2c", "a3c_ff") for g in ("pong", "breakout")

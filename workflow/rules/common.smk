@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from workflow.study import StudyError, load, processes, settings, sources
+from workflow.study import StudyError, load, processes, settings, sources, trained_with
 
 CODE = Path(str(workflow.current_basedir)).resolve().parents[1]
 # `python -m agents.train` finds the packages also where the job's working directory is another one.

@@ -4,7 +4,8 @@
 
 rule train_run:
     input:
-        method="config/methods/{method}.yaml",
+        # Its values are in `params`: a comment, a checkout or a restored study trains nothing again.
+        method=ancient("config/methods/{method}.yaml"),
     output:
         run=f"{RUN}/run.json",
         episodes=f"{RUN}/training_episodes.csv",
@@ -24,6 +25,9 @@ rule train_run:
     # Only what makes it another run: a change here trains again.
     params:
         settings=lambda wildcards: json.dumps(settings(STUDY, wildcards.method)),
+        trained_with=lambda wildcards: json.dumps(
+            trained_with(STUDY, wildcards.method, CODE), sort_keys=True
+        ),
         milestones=STUDY["milestones_frames"],
         protocol=STUDY["protocol"],
         out=subpath(output.run, parent=True),
