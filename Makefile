@@ -59,10 +59,11 @@ status: $(READY)
 	python -m analysis.status results/$(STUDY)
 
 # The same commands as the rules, without waiting for the runs that are not there: they are listed as missing.
-# Without a lock, so that it works while the study trains: no file of a run is written.
+# Without a lock, so that it works while the study trains: no file of a run is written. The study as it was
+# begun, --config included, where there is its record.
 so-far: $(READY)
-	snakemake --cores 1 --nolock --configfile $(CONFIG) --config incomplete=list study=$(STUDY) \
-		-- results/$(STUDY)/study.json results/reference/table1.csv
+	snakemake --cores 1 --nolock --configfile $(or $(wildcard results/$(STUDY)/study.json),$(CONFIG)) \
+		--config incomplete=list study=$(STUDY) -- results/$(STUDY)/study.json results/reference/table1.csv
 	for step in collect aggregate tables plots report; do \
 		python -m analysis.$$step --results results/$(STUDY); done
 

@@ -35,20 +35,26 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return the validated study with all defaults filled in.
 
     Args:
-        raw: the configuration as Snakemake merged it from files and command line.
+        raw: the configuration as Snakemake merged it from files and command line. A study.json
+            is one too: its methods must still have the settings that it records.
         root: the repository, for config/games.csv and config/methods.
 
     Raises:
         StudyError: naming each wrong key, its value and the allowed ones.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    study = _from_command_line(dict(raw), schema)
+    recorded = raw.get("method_files", {})
+    study = _from_command_line({k: raw[k] for k in raw if k != "method_files"}, schema)
     errors = [_message(e) for e in Draft202012Validator(schema).iter_errors(study)]
     if not errors:
         study = _with_defaults(study, schema)
         errors = list(_unknown_names(study, root)) + list(_wrong_budget(study))
     if not errors:
-        errors = [*_wrong_settings(study, root), *_missing_references(study, root)]
+        errors = [
+            *_wrong_settings(study, root),
+            *_changed_since(study, recorded, root),
+            *_missing_references(study, root),
+        ]
     if errors:
         raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
     return study | {"milestones_frames": _milestones(study)}
@@ -240,6 +246,21 @@ def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             load_method(root / _method_file(method), settings(study, method))
         except ValueError as error:
             yield str(error).replace(f"{root}/", "")
+
+
+def _changed_since(
+    study: Mapping[str, Any], recorded: Mapping[str, Any], root: Path
+) -> Iterable[str]:
+    """Settings of the study's methods that its record has otherwise than their files today."""
+    for method in (m for m in study["methods"] if m in recorded):
+        then, file = recorded[method]["settings"], _method_file(method)
+        now = yaml.safe_load((root / file).read_text())
+        for key in sorted({*then, *now} - {"label"}):
+            if then.get(key) != now.get(key):
+                yield (
+                    f"method_files.{method}.settings.{key} = {json.dumps(then.get(key))}: "
+                    f"{file} has {json.dumps(now.get(key))}; check out the commit of its runs"
+                )
 
 
 def _missing_references(study: Mapping[str, Any], root: Path) -> Iterable[str]:

@@ -73,8 +73,9 @@ def test_study_json_names_the_settings_of_the_runs(finished: Project) -> None:
 
 
 def test_finished_study_has_nothing_to_do(finished: Project) -> None:
-    result = finished.snakemake("-n", *SMOKE)
-    assert "Nothing to be done" in result.stdout
+    for study in ("config/studies/smoke.yaml", "results/smoke/study.json"):
+        result = finished.snakemake("-n", "--configfile", study)
+        assert "Nothing to be done" in result.stdout, study
 
 
 def test_one_more_seed_plans_exactly_its_own_runs(finished: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,24 @@ def test_record_holds_the_method_files() -> None:
     assert files["a2c"]["text"] == (ROOT / "config/methods/a2c.yaml").read_text()
     assert files["a2c"]["settings"]["method"] == "a2c"
     assert files["a2c"]["label"] == "A2C"
+
+
+def test_a_record_is_the_same_study(tmp_path: Path) -> None:
+    """Key by key and in the same order, or Snakemake would take it for another."""
+    study = load(changed(overrides={"a2c": {"gamma": 0.9}}, budget_frames=9000), ROOT)
+    again = json.loads(json.dumps(record(study, ROOT)))
+    assert json.dumps(load(again, ROOT)) == json.dumps(study)
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "analysis").symlink_to(ROOT / "analysis")
+    file = tmp_path / "config/methods/a2c.yaml"
+    file.write_text(file.read_text().replace("label: A2C", "label: Another"))
+    assert load(again, tmp_path) == study
+    file.write_text(file.read_text().replace("version: 1", "version: 2"))
+    message = r"method_files\.a2c\.settings\.version = 1: config/methods/a2c\.yaml has 2; check out"
+    with pytest.raises(StudyError, match=message):
+        load(again, tmp_path)
+    other = dict(again, methods=["a3c_ff"])  # what does not run does not matter
+    assert load(other | {"overrides": {}}, tmp_path)["methods"] == ["a3c_ff"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
