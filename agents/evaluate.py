@@ -13,6 +13,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,21 +200,29 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record of a run at `path`; `ValueError` if it is not there or not one."""
+    if not path.exists():
+        raise ValueError(f"run: {path} does not exist: not a finished run")
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise ValueError("no JSON object")
+        lacking = {"milestones", "protocol", "status"} - record.keys()
+        if lacking:
+            raise ValueError(f"no {', '.join(sorted(lacking))}")
+    except ValueError as error:
+        raise ValueError(f"run: {path} is not a record of a run ({error})") from None
+    return record
+
+
 def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     """Evaluate and write; a milestone that a diverged run never reached has no episodes."""
     for key in ("episodes", "lanes", "threads"):
         if getattr(options, key) < 1:
             raise ValueError(f"{key}: {getattr(options, key)} must be at least 1")
     record_path = options.run / "run.json"
-    if not record_path.exists():
-        raise ValueError(f"run: {record_path} does not exist: not a finished run")
-    try:
-        record = json.loads(record_path.read_text())
-        lacking = {"milestones", "protocol", "status"} - record.keys()
-        if lacking:
-            raise ValueError(f"no {', '.join(sorted(lacking))}")
-    except ValueError as error:
-        raise ValueError(f"run: {record_path} is not a record of a run ({error})") from None
+    record = read_record(record_path)
     kept = {m["milestone_frames"]: m for m in record["milestones"]}
     protocol = atari.protocol(record["protocol"])
     selection = {"action_selection": options.action_selection, "evaluation_seed": options.seed}
@@ -227,11 +236,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
             f"milestone_frames: {options.milestone_frames} is not in {record_path}; "
             f"allowed: {', '.join(map(str, kept))}"
         )
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
+    device = machine.choose_device(options.device)
     policy_path = options.run / kept[options.milestone_frames]["policy"]
     if not policy_path.exists():
         there = sorted(path.stem for path in policy_path.parent.glob("*.pt"))

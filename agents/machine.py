@@ -24,6 +24,17 @@ def prepare(threads: int = 1) -> None:
     keep_freed_memory()
 
 
+def choose_device(name: str) -> str:
+    """Return "cpu" or "cuda" for `auto`, `cpu` or `cuda`; `auto` takes the GPU where there is one.
+
+    `ValueError` if a GPU is asked for that torch does not find.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
+    return "cuda" if found and name != "cpu" else "cpu"
+
+
 def exact_float32() -> None:
     """Have a GPU compute float32 in float32: by default cuDNN's convolutions round to TF32."""
     torch.backends.cudnn.allow_tf32 = False

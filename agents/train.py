@@ -309,14 +309,11 @@ class Run:
 
 def choose_device(name: str, settings: MethodSettings) -> str:
     """Return "cpu" or "cuda"; `auto` takes the GPU where there is one and the method can use it."""
-    if name == "auto":
-        usable = torch.cuda.is_available() and settings.topology not in CPU_ONLY
-        return "cuda" if usable else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: 'cuda' asked for, but torch finds no GPU; allowed: auto, cpu")
-    if name == "cuda" and settings.topology in CPU_ONLY:
+    if settings.topology not in CPU_ONLY:
+        return machine.choose_device(name)
+    if name == "cuda":
         raise ValueError(f"device: 'cuda'; topology {settings.topology} runs on: auto, cpu")
-    return name
+    return "cpu"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
