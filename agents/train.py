@@ -82,7 +82,9 @@ class Run:
         self.earlier = {"seconds": 0.0, "core_seconds": 0.0, "peak_memory_bytes": 0, "attempts": 0}
         self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.stopping = False
-        self.revision = provenance.commit()  # of the code that runs: a checkout may move on
+        # Of the code that ran, attempt by attempt: a checkout may move on.
+        self.commit, self.dirty = provenance.commit()
+        self.commits = [self.commit]
         self._begin = time.monotonic()
         self._core_begin = provenance.usage()[0]
         self._last_progress = 0.0
@@ -138,6 +140,9 @@ class Run:
         self.frames_before = saved.get("frames_before", 0)
         self.earlier = saved["costs"]
         self.started_at = saved["started_at"]
+        # A checkpoint from before these were kept has neither.
+        self.commits = list(dict.fromkeys([*saved.get("commits", []), self.commit]))
+        self.dirty = saved.get("dirty") or self.dirty
 
     def train(self) -> str:
         """Train to the budget; return the run's status: finished, diverged or stopped.
@@ -237,6 +242,8 @@ class Run:
                 "frames_before": self.frames_before,
                 "costs": self.costs(),
                 "started_at": self.started_at,
+                "commits": self.commits,
+                "dirty": self.dirty,
             },
         )
 
@@ -272,8 +279,7 @@ class Run:
 
     def write_record(self, status: str) -> None:
         """Write the log and, last of all, `run.json`."""
-        spec, revision = self.spec, self.revision
-        costs = self.costs()
+        spec, costs = self.spec, self.costs()
         files.write_text(self.out / "training_episodes.csv", LOG_HEADER + "".join(self.log))
         files.write_json(
             self.out / "run.json",
@@ -288,8 +294,9 @@ class Run:
                 "frames_per_second": self.training.frames / costs["seconds"],
                 **provenance.hardware(self.device),
                 "threads": self.threads,
-                "commit": revision[0],
-                "dirty": revision[1],
+                "commit": self.commit,
+                "commits": self.commits,  # of all attempts, the first first
+                "dirty": self.dirty,  # in any of them
                 "versions": provenance.versions(),
                 "status": status,
                 "reason": self.reason,

@@ -117,6 +117,22 @@ def test_a_run_that_diverges_says_so(tmp_path: Path, method: str, sets: str) -> 
     assert json.loads((tmp_path / "progress.json").read_text())["status"] == "diverged"
 
 
+def test_a_run_records_the_commits_of_all_its_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'
+    expected = (["a"], "a", False), (["a", "b"], "b", True), (["a", "b"], "a", True)
+    attempts = iter([("a", False), ("b", True), ("a", False)])
+    monkeypatch.setattr(train.provenance, "commit", lambda: next(attempts))
+    milestones = []
+    for milestone, (commits, commit, dirty) in zip((1600, 3200, 4800), expected, strict=True):
+        milestones.append(str(milestone))
+        changes = {"set": constant, "milestones_frames": " ".join(milestones)}
+        assert train.main(arguments(tmp_path, **changes)) == 0
+        record = json.loads((tmp_path / "run.json").read_text())
+        assert (record["commits"], record["commit"], record["dirty"]) == (commits, commit, dirty)
+
+
 def test_a_run_on_two_cores_resumes_on_one(tmp_path: Path) -> None:
     """By the command."""
     constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'
