@@ -46,6 +46,8 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
     recorded = raw.get("method_files", {})
     study = _from_command_line({k: raw[k] for k in raw if k != "method_files"}, schema)
     errors = [_message(e) for e in Draft202012Validator(schema).iter_errors(study)]
+    if not _is_record(recorded):
+        errors.append("method_files: not as a study.json has it; leave it out of a configuration")
     if not errors:
         study = _with_defaults(study, schema)
         errors = list(_unknown_names(study, root)) + list(_wrong_budget(study))
@@ -246,6 +248,13 @@ def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             load_method(root / _method_file(method), settings(study, method))
         except ValueError as error:
             yield str(error).replace(f"{root}/", "")
+
+
+def _is_record(method_files: Any) -> bool:
+    return isinstance(method_files, Mapping) and all(
+        isinstance(file, Mapping) and isinstance(file.get("settings"), Mapping)
+        for file in method_files.values()
+    )
 
 
 def _changed_since(

@@ -205,6 +205,9 @@ def test_a_record_is_the_same_study(tmp_path: Path) -> None:
         load(again, tmp_path)
     other = dict(again, methods=["a3c_ff"])  # what does not run does not matter
     assert load(other | {"overrides": {}}, tmp_path)["methods"] == ["a3c_ff"]
+    for wrong in ("a2c", ["a2c"], {"a2c": 1}, {"a2c": {"settings": None}}):
+        with pytest.raises(StudyError, match=r"method_files: not as a study\.json has it"):
+            load(changed(method_files=wrong), ROOT)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
