@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from analysis import report, tables
+from analysis import aggregate, report, tables
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 
 
 @pytest.mark.parametrize("study", sorted(p.parent.name for p in PUBLISHED.glob("*/study.json")))
-def test_tables_and_report_are_up_to_date(study: str, tmp_path: Path) -> None:
+def test_aggregates_tables_and_report_are_up_to_date(study: str, tmp_path: Path) -> None:
     """Figures are not compared: fonts and their rasteriser differ between machines."""
     made = tmp_path / study
     shutil.copytree(PUBLISHED / study, made, ignore=shutil.ignore_patterns("runs"))
@@ -21,6 +22,10 @@ def test_tables_and_report_are_up_to_date(study: str, tmp_path: Path) -> None:
     assert len(pages) > 5
     for page in pages:
         page.unlink()
+    aggregate.write(made)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(made / "aggregates.csv"), pd.read_csv(PUBLISHED / study / "aggregates.csv")
+    )
     tables.write(made)
     report.write(made)
     stale = [
@@ -28,4 +33,6 @@ def test_tables_and_report_are_up_to_date(study: str, tmp_path: Path) -> None:
         for page in pages
         if page.read_bytes() != (PUBLISHED / study / page.relative_to(made)).read_bytes()
     ]
-    assert not stale, f"python -m analysis.tables and .report --results results/published/{study}"
+    assert not stale, (
+        f"python -m analysis.tables, .plots, .report --results results/published/{study}"
+    )
