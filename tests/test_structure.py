@@ -25,7 +25,8 @@ LAYERS = [
     ("gorila_workers",),
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
-    ("train", "evaluate", "audit", "export"),
+    ("run", "evaluate", "audit", "export"),
+    ("train",),
     ("random_reference",),
 ]
 ONLY = {  # package or module -> the files that may import it

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agents import atari, checkpoint, evaluate, files, networks, train
+from agents.run import Run
 from tests.agents.worlds import METHODS
 
 torch.set_num_threads(1)
@@ -21,7 +22,7 @@ def save_run(run: Path, game: str, protocol: str = "noop") -> Path:
     spec = train.build_spec(train.parse_arguments(arguments))
     actions = atari.AtariLanes(game, 1, spec.protocol).actions
     network = networks.build_network("mnih2013", actions, 0, "torch", 0)
-    training = train.Run(spec, run, "cpu", 1, 120)
+    training = Run(spec, run, "cpu", 1, 120)
     training.training = type("Trained", (), {"frames": 1000, "policy": network.state_dict})()
     training._keep_policy(1000)
     record = {"method": "a2c", "game": game, "seed": 0, "protocol": protocol, "status": "finished"}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from agents import checkpoint, methods, processes, train
+from agents.run import Run
 from agents.schedules import Diverged
 from tests.agents import worlds
 from tests.agents.worlds import Doors, Walk, settings, use_tiny_trunk
@@ -179,7 +180,7 @@ def test_a_checkpoint_has_the_episodes_that_ended_on_the_way_to_the_halt(tmp_pat
     method = str(worlds.METHODS / "a3c_ff.yaml")
     arguments = ["--method", method, "--game", "pong", "--seed", "0", "--out", str(tmp_path)]
     spec = train.build_spec(train.parse_arguments([*arguments, "--milestones-frames", "1000"]))
-    run = train.Run(spec, tmp_path, "cpu", 1, 0)
+    run = Run(spec, tmp_path, "cpu", 1, 0)
     run.training = build(lstm_cells=0)
     try:
         for _ in range(2):

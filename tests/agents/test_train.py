@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents import checkpoint, train
+from agents import atari, checkpoint, methods, provenance, train
+from agents.run import LOG_HEADER, Run
 from tests.agents.worlds import METHODS
 
 
@@ -61,7 +62,7 @@ def test_the_log_has_every_finished_episode(trained: Path) -> None:
     """Its lengths and what the lanes have begun add up to the frames trained on."""
     with (trained / "training_episodes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == train.LOG_HEADER.strip().split(",")
+    assert list(rows[0]) == LOG_HEADER.strip().split(",")
     (path,) = (trained / "resume").glob("*/checkpoint.pt")
     lanes = checkpoint.load(path)["training"]["worker"]["lanes"]
     begun = 4 * sum(len(actions) for actions in lanes["actions"])
@@ -113,7 +114,7 @@ def test_a_run_that_diverges_says_so(tmp_path: Path, method: str, sets: str) -> 
     assert (code, record["status"], record["milestones"]) == (0, "diverged", [])
     assert "loss is" in record["reason"] or "gradient_norm is" in record["reason"]
     assert 0 < record["frames"] < 400_000
-    assert (tmp_path / "training_episodes.csv").read_text().startswith(train.LOG_HEADER)
+    assert (tmp_path / "training_episodes.csv").read_text().startswith(LOG_HEADER)
     assert json.loads((tmp_path / "progress.json").read_text())["status"] == "diverged"
 
 
@@ -123,7 +124,7 @@ def test_a_run_records_the_commits_of_all_its_attempts(
     constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'
     expected = (["a"], "a", False), (["a", "b"], "b", True), (["a", "b"], "a", True)
     attempts = iter([("a", False), ("b", True), ("a", False)])
-    monkeypatch.setattr(train.provenance, "commit", lambda: next(attempts))
+    monkeypatch.setattr(provenance, "commit", lambda: next(attempts))
     milestones = []
     for milestone, (commits, commit, dirty) in zip((1600, 3200, 4800), expected, strict=True):
         milestones.append(str(milestone))
@@ -155,7 +156,7 @@ def test_weights_that_are_not_finite_are_never_kept(
 ) -> None:
     """Broken by the very last update, when no loss follows that would show it."""
     spec = train.build_spec(train.parse_arguments(arguments(tmp_path, milestones_frames="80")))
-    run = train.Run(spec, tmp_path, "cpu", 1, 1e9)
+    run = Run(spec, tmp_path, "cpu", 1, 1e9)
     run.build()
     advance = run.training.advance
 
@@ -233,7 +234,7 @@ def test_a_run_stopped_between_milestones_keeps_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the advance that passes 1600, before its policy was kept."""
-    advance = train.methods.TOPOLOGIES["lockstep"].advance
+    advance = methods.TOPOLOGIES["lockstep"].advance
 
     def advance_and_stop(training, until_frames: int):
         finished = advance(training, until_frames)
@@ -241,7 +242,7 @@ def test_a_run_stopped_between_milestones_keeps_both(
             os.kill(os.getpid(), signal.SIGTERM)
         return finished
 
-    monkeypatch.setattr(train.methods.TOPOLOGIES["lockstep"], "advance", advance_and_stop)
+    monkeypatch.setattr(methods.TOPOLOGIES["lockstep"], "advance", advance_and_stop)
     assert train.main(arguments(tmp_path)) == 3
     assert not (tmp_path / "policies").exists()
     assert train.main(arguments(tmp_path)) == 0
@@ -280,7 +281,7 @@ def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.Mo
     sets = '{"network":"mnih2013","lanes":2,"episodes_per_update":3}'
     changes = {"method": "reinforce", "set": sets, "milestones_frames": "4000"}
     assert train.main(arguments(tmp_path / "whole", **changes)) == 0
-    step, steps = train.atari.AtariLanes.step, []
+    step, steps = atari.AtariLanes.step, []
 
     def step_and_stop(lanes, actions):
         steps.append(1)
@@ -289,7 +290,7 @@ def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.Mo
         return step(lanes, actions)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.atari.AtariLanes, "step", step_and_stop)
+        patched.setattr(atari.AtariLanes, "step", step_and_stop)
         assert train.main(arguments(tmp_path / "stopped", **changes)) == 3
     assert len(steps) == 30
     assert json.loads((tmp_path / "stopped/progress.json").read_text())["frames"] == 0
