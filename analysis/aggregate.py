@@ -39,10 +39,24 @@ from analysis.scores import (
     score_matrix,
 )
 
+
+def interquartile_mean(matrix: np.ndarray) -> float:
+    """Return the mean of the middle half of the scores in `matrix` [seeds, games].
+
+    A score that the edge of the middle half cuts counts in part. rliable's `aggregate_iqm` rounds
+    the quarters it cuts off down to whole scores, which keeps 5 of 7 and 8 of 14: methods with
+    different numbers of seeds would not compare. Equal to it where 4 divides the number of scores.
+    """
+    ordered = np.sort(matrix, axis=None)
+    count = ordered.size
+    edges = np.arange(count + 1).clip(count / 4, 3 * count / 4)
+    return float(np.diff(edges) @ ordered / (count / 2))
+
+
 AGGREGATES = {
     "mean": metrics.aggregate_mean,
     "median": metrics.aggregate_median,
-    "iqm": metrics.aggregate_iqm,
+    "iqm": interquartile_mean,
     "optimality_gap": metrics.aggregate_optimality_gap,
 }
 PROFILE_ENDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -66,8 +80,8 @@ def numpy_seed(seed: int) -> Iterator[None]:
 def point_estimates(matrix: np.ndarray) -> np.ndarray:
     """Return mean, median, IQM and optimality gap of `matrix` [seeds, games]: [4].
 
-    mean and median are taken over the games' means over seeds, the IQM is the mean of the middle
-    half of all runs, and the optimality gap is the mean shortfall below human level,
+    mean and median are taken over the games' means over seeds, the IQM is that of all runs
+    (`interquartile_mean`), and the optimality gap is the mean shortfall below human level,
     1 - mean(min(score, 1)). Source: Agarwal et al. 2021, arXiv:2108.13264, section 4.
     """
     return np.array([metric(matrix) for metric in AGGREGATES.values()])

@@ -1,10 +1,16 @@
 """The figures of a study: their file names, and what the report says below each."""
 
-from analysis.scores import UNTRAINED, Study
+from collections.abc import Collection
 
+import pandas as pd
+
+from analysis.normalise import NORMALISED_WITH
+from analysis.scores import UNTRAINED, Study, complete_seeds
+
+UNTIMED = "Whatever else the machines did meanwhile is in it: no measure of speed."
 FIGURES = {
     "learning_curves": "Learning curves by frames",
-    "learning_curves_hours": "Learning curves by hours",
+    "learning_curves_hours": "Learning curves by wall-clock time",
     "learning_curves_normalised": "Learning curves, human-normalised",
     "interval_estimates": "Aggregate scores with intervals",
     "performance_profiles": "Performance profiles",
@@ -26,8 +32,8 @@ def names(study: Study) -> list[str]:
     return [name for name in FIGURES if name not in absent]
 
 
-def caption(name: str, study: Study) -> str:
-    """Return what a reader must know to read the figure `name`."""
+def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
+    """Return what a reader must know to read the figure `name`; `scores` as of `run_scores`."""
     level = f"{100 * study.level:g} %"
     band = (
         "mean return of the training episodes that ended in a bin (a bin without any repeats the "
@@ -35,25 +41,42 @@ def caption(name: str, study: Study) -> str:
         f"band: {level} bootstrap interval over seeds, none for one seed. Training episodes are "
         "played by the changing policy and are not the evaluation of the table"
     )
+    ends = (
+        "A line that ends early has a run in which no later episode ended: it goes no further "
+        "yet, or its policy keeps the game standing still."
+    )
     policies = f" Policies reported: {study.selections_text()}."
+    last = study.milestones_frames[-1]
+    whole = _absent(study, [m for m in study.methods if complete_seeds(study, scores, m, last)])
+    any_game = _absent(study, scores.loc[scores["milestone"] == last, "method"].unique())
     return {
         "learning_curves": f"Points: {band}. Thin lines: training curves that others have "
-        "published, where there are any (analysis/reference/curves.csv names them).",
-        "learning_curves_hours": f"Points against wall-clock hours of training: {band}. "
-        "A line ends where its fastest run ends.",
+        "published, where there are any (analysis/reference/curves.csv names them). " + ends,
+        "learning_curves_hours": f"Points against wall-clock time of training: {band}. "
+        f"A line ends where its fastest run ends. {UNTIMED}",
         "learning_curves_normalised": "Percent of human, mean over the study's games, by frames "
-        f"and by wall-clock hours: {band}. By hours a line ends where the fastest run in any game "
-        "ends, so what slower games have learnt by their ends is not in it.",
+        f"and by wall-clock time: {band}. {ends} By time a line ends where the fastest run in any "
+        f"game ends, so what slower games have learnt by their ends is not in it. {UNTIMED}",
         "interval_estimates": f"Percent of human; bars are {level} stratified-bootstrap intervals "
         "over seeds, a point without a bar is one seed. A smaller optimality gap is better."
         + policies,
         "performance_profiles": "Share of runs and games that score above a threshold, at the "
-        f"last milestone; bands are pointwise {level} intervals. Higher is better." + policies,
+        f"last milestone; bands are pointwise {level} intervals. Higher is better."
+        + whole
+        + policies,
         "probability_of_improvement": "How likely a run of the first method scores above a run "
         f"of the second in the same game, at the last milestone; bars are {level} intervals. "
-        "A point without a bar compares single runs: it is the share of games that one of them won."
-        + policies,
+        "It is the mean over the games of the share of pairs of runs that the first won, ties "
+        "counted half; without a bar one of the two has a single seed." + whole + policies,
         "per_game": "Percent of human at the last milestone, mean over seeds; dots are single "
-        "seeds. The published values are from human starts, normalised with human-starts "
-        "references, after the paper's budgets." + policies,
+        "seeds. The published values are of the papers' budgets, each normalised with the "
+        f"references of its own protocol; the study's are {NORMALISED_WITH[study.references]}."
+        + any_game
+        + policies,
     }[name]
+
+
+def _absent(study: Study, there: Collection[str]) -> str:
+    """Name the methods that a figure of the last milestone lacks."""
+    labels = [study.method_label(method) for method in study.methods if method not in there]
+    return f" Not there yet: {', '.join(labels)}." if labels else ""

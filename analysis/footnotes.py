@@ -5,22 +5,35 @@ import math
 import pandas as pd
 
 from analysis import atari5
-from analysis.normalise import RULES, ZERO_RANDOM_GAME
+from analysis.normalise import NORMALISED_WITH, RULES, ZERO_RANDOM_GAME
 from analysis.reference import load_scores, normalised, references
 from analysis.render import frames_text
-from analysis.scores import MISSING_REASONS, UNTRAINED, Study, complete_seeds, run_scores
+from analysis.scores import (
+    MISSING_REASONS,
+    UNTRAINED,
+    Study,
+    complete_seeds,
+    run_scores,
+    score_matrix,
+)
 
-PAPER_FRAMES = 320_000_000  # of "1 day"
+# What the papers trained for: methods of the table's A3C rows ("1 day"), and the value-based ones;
+# Gorila's gives no number.
+A3C_PAPER_FRAMES = 320_000_000
+PAPER_FRAMES = {
+    **dict.fromkeys(("dqn", "double_dqn", "dueling", "prioritized"), 200_000_000),
+    "gorila": None,
+}
 # Below this share of it a budget is called small.
 SMALL_SHARE = 0.5
 # Above this share of the absolute scores the mean is said to be one game's.
 DOMINANT_SHARE = 0.4
+SEEDS_SHOWN = 9  # means of so many seeds at most are listed one by one
 PROTOCOLS = {
     "noop": "no-op starts (up to 30 no-ops), the game's own actions, no sticky actions",
     "sticky": "sticky actions (the last action repeated with probability 0.25), all 18 actions, "
     "no no-op starts",
 }
-NORMALISED_WITH = {"human_starts": "human-starts", "noop_starts": "no-op-starts"}
 ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest action taken"}
 
 
@@ -50,7 +63,7 @@ def notes(
         "0 % is the random reference and 100 % the human one. \"All games\" is recomputed from the "
         "published raw scores over every game the row has, \"these games\" over the games of this "
         f"study only{_game_list(study)}: `incomplete` without a score in each of them. "
-        f"{_iqm_text(study, table)}",
+        f"{_all_games_text(table)}{IQM_TEXT}",
         "Published rows under human starts are normalised with human-starts references, each under "
         "the rule that comes nearest to its printed value; all rules side by side: the published "
         "tables (`snakemake published`). Human starts are not public, so rows trained here are "
@@ -59,18 +72,20 @@ def notes(
         f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
         f"{evaluation['episodes']} evaluation episodes per run and milestone, "
         f"{actions_text(study)}, evaluation seed {evaluation['seed']}, at most "
-        "108,000 frames an episode. Normalised with "
+        f"108,000 frames an episode.{_same_network_text(table)} Normalised with "
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
         f"{RULES[study.rule]}.",
+        *_exploration_notes(study),
         *([_selection_note(study), _budget_note(study)]
           if set(study.methods) != {UNTRAINED} else []),
         *([_atari5_note()] if atari5.applies(study) else []),
         _interval_note(study, table),
         "Training time of a row trained here is the mean over its runs (one game, one seed each): "
-        "wall-clock time, and time summed over cores, on the hardware that the report names; "
-        "published times are as printed.",
+        "wall-clock time, and time summed over cores, on the hardware that the report names, "
+        "whatever else it did meanwhile: no measure of speed. Published times are as printed.",
     ]  # fmt: skip
     out += override_notes(study)
+    out += seed_notes(study, table, episodes)
     out += noise_notes(study, table, episodes)
     out += truncated_notes(study, episodes)
     out += missing_notes(study, runs, missing)
@@ -80,12 +95,13 @@ def notes(
 def _atari5_note() -> str:
     error = 100 * atari5.RELATIVE_ERROR["atari5"]
     games = ", ".join(atari5.COEFFICIENTS["atari5"])
+    human = atari5.estimate_median(dict.fromkeys(atari5.COEFFICIENTS["atari5"], 100.0))
     return (
         f"The median of 57 games is estimated from {games} (Aitchison et al. 2022). Its published "
         f"relative error, cross-validated, is {error:.1f} % for methods with medians above 40 %; "
         "below that it extrapolates. Brackets do not contain this error. A score below 0 counts as "
         "0, so that noise alone lifts random play above 0: an estimate of a few percent says no "
-        "more than that."
+        f"more than that. 100 % in each of the games gives {human:.1f}: the fit has no intercept."
     )
 
 
@@ -123,15 +139,30 @@ def _selection_note(study: Study) -> str:
 
 
 def _budget_note(study: Study) -> str:
-    shares = "; ".join(
-        f"{frames_text(frames)} frames are {_percent(100 * frames / PAPER_FRAMES)} of it"
-        for frames in study.milestones_frames
-    )
-    small = [f for f in study.milestones_frames if f < SMALL_SHARE * PAPER_FRAMES]
-    text = (
-        "Budgets: the paper's A3C rows stand for 320M frames (\"1 day\") and about 1000M "
-        f"(\"4 days\") per game. Against 320M frames, {shares}."
-    )  # fmt: skip
+    trained = [method for method in study.methods if method != UNTRAINED]
+    budgets: dict[int | None, list[str]] = {}
+    for method in trained:
+        frames = PAPER_FRAMES.get(method, A3C_PAPER_FRAMES)
+        budgets.setdefault(frames, []).append(study.method_label(method))
+    parts = []
+    for paper, labels in budgets.items():
+        if paper is None:
+            parts.append(f"the paper of {', '.join(labels)} names no number of frames")
+            continue
+        whose = (
+            'the paper\'s A3C rows stand for 320M frames ("1 day") and about 1,000M ("4 days") per '
+            "game"
+            if paper == A3C_PAPER_FRAMES
+            else f"the papers of {', '.join(labels)} trained for {frames_text(paper)} frames"
+        )
+        shares = ", ".join(
+            f"{frames_text(frames)} {_percent(100 * frames / paper)}"
+            for frames in study.milestones_frames
+        )
+        parts.append(f"{whose}; of {frames_text(paper)} are {shares}")
+    text = f"Budgets: {'. '.join([parts[0], *(part[0].upper() + part[1:] for part in parts[1:])])}."
+    least = min((paper for paper in budgets if paper), default=A3C_PAPER_FRAMES)
+    small = [f for f in study.milestones_frames if f < SMALL_SHARE * least]
     if not small:
         return text
     if len(small) == len(study.milestones_frames):
@@ -171,15 +202,57 @@ def _interval_note(study: Study, table: pd.DataFrame) -> str:
     return text
 
 
-def _iqm_text(study: Study, table: pd.DataFrame) -> str:
-    trained = table.loc[table["kind"] == "trained", "seeds"].dropna().astype(int).tolist()
-    counts = sorted({len(study.games) * seeds for seeds in [1, *trained]})
-    kept = [f"{n - 2 * (n // 4)} of {n}" for n in counts if n > 4 and n % 4]
-    text = (
-        "IQM is the mean of all runs but the lowest and the highest quarter, as rliable computes "
-        "it: a quarter is rounded down"
-    )
-    return f"{text} (here the mean of {' or '.join(kept)} scores)." if kept else f"{text}."
+IQM_TEXT = (
+    "IQM is the mean of the middle half of all runs' scores; a score that the edge of the half "
+    "cuts counts in part, so that rows with different numbers of seeds compare (rliable's own "
+    "rounds to whole scores)."
+)
+
+
+def _all_games_text(table: pd.DataFrame) -> str:
+    """Over how many games "all games" is, and in which rows over fewer."""
+    rows = table[table["all_games"].notna()]
+    most = int(rows["all_games"].max())
+    fewer = [
+        f"{int(count)} in {', '.join(own['row'])}"
+        for count, own in rows[rows["all_games"] < most].groupby("all_games")
+    ]
+    return f"All games are {', but '.join([str(most), *fewer])}. "
+
+
+def same_network(table: pd.DataFrame) -> str | None:
+    """Return network, precision and device of the rows trained here, "" where there is none.
+
+    None where they differ: the table has a column for them then.
+    """
+    rows = table[table["kind"].isin(("trained", "no_complete_seed"))]
+    how = rows.loc[rows["method"] != UNTRAINED, ["network", "precision", "device"]].fillna("")
+    found = {", ".join(filter(None, one)) for one in how.itertuples(index=False)} - {""}
+    return None if len(found) > 1 else "".join(found)
+
+
+def _same_network_text(table: pd.DataFrame) -> str:
+    same = same_network(table)
+    return f" Network, precision and device: {same}." if same else ""
+
+
+def _exploration_notes(study: Study) -> list[str]:
+    """Return a note where value-based methods do not explore alike: they differ in more than
+    their name says."""
+    settings = {method: study.expected_settings(method) for method in study.methods}
+    found = {
+        study.method_label(method): (own["epsilon_end"], own["evaluation_epsilon"])
+        for method, own in settings.items()
+        if "epsilon_end" in own and "evaluation_epsilon" in own
+    }
+    if len(set(found.values())) < 2:
+        return []
+    listed = ", ".join(f"{label} {end:g} and {ev:g}" for label, (end, ev) in found.items())
+    return [
+        "Each value-based method explores as its paper says, so that differences between them are "
+        "not of their targets or networks alone: epsilon at the end of training and in "
+        f"evaluation: {listed}."
+    ]
 
 
 def _noop_notes(study: Study, table: pd.DataFrame) -> list[str]:
@@ -251,6 +324,25 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
             f"Without it: {', '.join(single)}."
         )
     return out
+
+
+def seed_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> list[str]:
+    """Return a note with each seed's own mean over the games, of rows with a few seeds.
+
+    What an interval from so few seeds is made of.
+    """
+    scores = run_scores(study, episodes)
+    parts = []
+    for row in table[table["kind"] == "trained"].itertuples():
+        if not 1 < row.seeds <= SEEDS_SHOWN:
+            continue
+        matrix = score_matrix(study, scores, row.method, row.milestone)
+        means = ", ".join(f"{100 * mean:.1f}" for mean in matrix.mean(axis=1))
+        parts.append(f"{row.row} at {frames_text(row.milestone)} {means}")
+    if not parts:
+        return []
+    over = f" over {these_text(study)}" if len(study.games) > 1 else ""
+    return [f"The seeds' own means{over}, in the order of the seeds: {'; '.join(parts)}."]
 
 
 def override_notes(study: Study) -> list[str]:

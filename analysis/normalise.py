@@ -14,6 +14,8 @@ RULES = {
     "mnih2016": "plain, with the random score of Video Pinball taken as 0",
 }
 ZERO_RANDOM_GAME = "video_pinball"
+# How texts call the references of a protocol.
+NORMALISED_WITH = {"human_starts": "human-starts", "noop_starts": "no-op-starts"}
 
 
 def normalise(

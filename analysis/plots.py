@@ -31,17 +31,31 @@ from analysis.scores import (
     run_scores,
 )
 
-# The published row of the same method; the last one also stands for all.
+# The published scores of the same method, by protocol: those of A3C-FF also stand for all.
 PUBLISHED = {
-    "dqn": "dqn",
-    "gorila": "gorila_two_decimals",
-    "double_dqn": "double_dqn",
-    "dueling": "dueling",
-    "prioritized": "prioritized",
-    "a3c_lstm": "a3c_lstm_4_days",
-    "a3c_ff": "a3c_ff_4_days",
+    "human_starts": {
+        "dqn": "dqn",
+        "gorila": "gorila_two_decimals",
+        "double_dqn": "double_dqn",
+        "dueling": "dueling",
+        "prioritized": "prioritized",
+        "a3c_lstm": "a3c_lstm_4_days",
+        "a3c_ff": "a3c_ff_4_days",
+    },
+    "noop_starts": {
+        "dqn": "dqn",
+        "gorila": "gorila",
+        "double_dqn": "double_dqn",
+        "dueling": "dueling",
+        "prioritized": "prioritized_rank",
+        "a2c": "a2c_schulman",
+        "a3c_ff": "a3c_fortunato",
+    },
 }
+STARTS = {"human_starts": "human starts", "noop_starts": "no-op starts"}
 
+SAME = {"color": "black", "marker": "d", "markersize": 4.5, "markerfacecolor": "white"}
+OTHER_STARTS = SAME | {"marker": "x", "markersize": 4}
 # Of others' training curves, thinner than ours and without marks, in the order of their list.
 PUBLISHED_LINES = ((0, (4, 1.5)), (0, (1, 1)))
 
@@ -265,7 +279,9 @@ def performance_profiles(study: Study, aggregates: pd.DataFrame) -> Figure:
             axes.fill_between(tau, own["low"], own["high"], step="post", color=look["color"],
                               alpha=0.18, lw=0)  # fmt: skip
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("score threshold, percent of human")
+    taus = rows["metric"].str.split(":").str[1].astype(float).to_numpy()
+    _percent_axis(axes, 100 * taus)
+    axes.set_xlabel(f"score threshold, percent of human{_scale_text(axes)}")
     axes.set_ylabel("share of runs and games above it")
     _legend(figure, study, [m for m in study.methods if (rows["method"] == m).any()])
     return figure
@@ -299,11 +315,9 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     methods = [m for m in sorted(study.methods, key=_order) if (scores["method"] == m).any()]
     if not methods:
         return _empty("No run has been evaluated at the last milestone.")
-    printed = load_scores()
-    published = {
-        method: normalised(printed, "human_starts", system, "mnih2016", flagged="exclude")
-        for method, system in PUBLISHED.items()
-    }
+    published, label = _published(study.references)
+    elsewhere = {} if study.references == "human_starts" else _published("human_starts")[0]
+    elsewhere = {m: scores for m, scores in elsewhere.items() if m not in published}
     labels = load_games().set_index("game")["label"]
     columns = 1 if len(study.games) <= 10 else 3
     rows = math.ceil(len(study.games) / columns)
@@ -320,28 +334,46 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
                 value = published["a3c_ff"][game]
                 axes.plot([value, value], [top, bottom], color="black", linewidth=1.4, zorder=4)
             for i, method in enumerate(methods):
-                if method in published and game in published[method].index:
-                    axes.plot(published[method][game], place * group + i, marker="d", zorder=5,
-                              markersize=4.5, color="black", markerfacecolor="white")  # fmt: skip
+                for source, look in ((published, SAME), (elsewhere, OTHER_STARTS)):
+                    if method in source and game in source[method].index:
+                        axes.plot(source[method][game], place * group + i, zorder=5, **look)
         middle = (len(methods) - 1) / 2
         axes.set_yticks([i * group + middle for i in range(len(games))], labels[games])
         axes.set_ylim(rows * group - 0.9, -0.9)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        _percent_axis(axes, scores, published, study.games, methods)
+        shown = [published["a3c_ff"]]
+        shown += [source[m] for source in (published, elsewhere) for m in methods if m in source]
+        own = 100 * scores["normalised"].to_numpy()
+        others = [values.reindex(study.games).dropna().to_numpy() for values in shown]
+        _percent_axis(axes, np.concatenate([own, *others, [0.0, 110.0]]))
         axes.axvline(0, color="#3a4149", linewidth=0.8)
         axes.axvline(100, color="#3a4149", linestyle="--", linewidth=1)
-        scale = ", linear to 100, then logarithmic" if axes.get_xscale() == "symlog" else ""
-        axes.set_xlabel(f"percent of human{scale}")
+        axes.set_xlabel(f"percent of human{_scale_text(axes)}")
     extra = [
         Line2D([], [], color="#3a4149", linestyle="--", linewidth=1, label="human"),
-        Line2D([], [], color="black", linewidth=1.4, label='published A3C-FF, "4 days"'),
+        Line2D([], [], color="black", linewidth=1.4, label=f"published {label}"),
     ]
-    if set(methods) & set(published):
-        extra.append(Line2D([], [], color="black", marker="d", linestyle="", markersize=4.5,
-                            markerfacecolor="white", label="published, same method"))  # fmt: skip
+    for source, look, starts in (
+        (published, SAME, study.references), (elsewhere, OTHER_STARTS, "human_starts")
+    ):  # fmt: skip
+        if set(methods) & set(source):
+            text = f"published, same method, {STARTS[starts]}"
+            extra.append(Line2D([], [], linestyle="", label=text, **look))
     _legend(figure, study, methods, extra)
     return figure
+
+
+def _published(protocol: str) -> tuple[dict[str, pd.Series], str]:
+    """Return published scores in percent by method and game, and what A3C-FF's are called."""
+    printed = load_scores()
+    systems = PUBLISHED[protocol]
+    values = {
+        method: normalised(printed, protocol, system, "mnih2016", flagged="exclude")
+        for method, system in systems.items()
+    }
+    own = printed[(printed["protocol"] == protocol) & (printed["system"] == systems["a3c_ff"])]
+    return values, f"{own['label'].iloc[0]}, {STARTS[protocol]}"
 
 
 def _game_bars(axes: Axes, start: float, scores: pd.DataFrame, methods: list[str]) -> None:
@@ -356,15 +388,10 @@ def _game_bars(axes: Axes, start: float, scores: pd.DataFrame, methods: list[str
                       markersize=2.2, color="#1b1f24", zorder=3, alpha=0.8)  # fmt: skip
 
 
-def _percent_axis(
-    axes: Axes, scores: pd.DataFrame, published: dict, games: list[str], methods: list[str]
-) -> None:
-    own = 100 * scores["normalised"].to_numpy()
-    shown = ["a3c_ff", *(m for m in methods if m in published)]
-    others = np.concatenate([published[m].reindex(games).dropna().to_numpy() for m in shown])
-    everything = np.concatenate([own, others, [0.0, 110.0]])
-    low, high = everything.min(), everything.max()
-    if high > 400 or low < -400:
+def _percent_axis(axes: Axes, values: np.ndarray) -> None:
+    """Scale the x axis, percent of human, for `values`: logarithmic above 100 if some are far."""
+    low, high = values.min(), values.max()
+    if high >= 400 or low <= -400:
         axes.set_xscale("symlog", linthresh=100, linscale=1.2)
         ticks = [-10000, -1000, -100, -50, 0, 50, 100, 1000, 10000]
         axes.set_xticks([tick for tick in ticks if low * 1.3 - 5 <= tick <= high * 1.5])
@@ -375,6 +402,10 @@ def _percent_axis(
         axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
+
+
+def _scale_text(axes: Axes) -> str:
+    return ", linear to 100, then logarithmic" if axes.get_xscale() == "symlog" else ""
 
 
 def draw(results: Path) -> dict[str, Figure]:

@@ -31,12 +31,12 @@ class Grid:
 
 
 def frames_text(frames: float) -> str:
-    """Return a number of frames as people say it: 0, 400k, 1M, 1.5M, 320M, 1000M."""
+    """Return a number of frames as people say it: 0, 400k, 1M, 1.5M, 320M, 1,000M."""
     if frames < 1_000:
         return f"{frames:g}"
     if frames < 1_000_000:
         return f"{frames / 1_000:.4g}k"
-    return f"{round(frames / 1_000_000, 2):g}M"
+    return f"{round(frames / 1_000_000, 2):,g}M"
 
 
 def number_text(value: float | None, digits: int = 1) -> str:
@@ -148,8 +148,9 @@ def _latex_text(text: str) -> str:
 def html_table(grid: Grid, identifier: str) -> str:
     """Return `grid` as an HTML fragment: table, then its notes as an ordered list."""
     width = len(grid.columns)
-    lines = [f'<div class="scroll"><table id="{identifier}">', f"<caption>{_text(grid.title)}"]
-    lines += ["</caption>", "<thead><tr>"]
+    lines = [f'<div class="scroll"><table id="{identifier}">', "<caption>"]
+    # The span stays in sight, and breaks its line, where the table is wider than the page.
+    lines += [f"<span>{_text(grid.title)}</span></caption>", "<thead><tr>"]
     for i, column in enumerate(grid.columns):
         lines.append(f'<th scope="col"{_class(grid, i)}>{_text(column)}</th>')
     lines += ["</tr></thead>", "<tbody>"]
@@ -206,14 +207,16 @@ a { color: #0072b2; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 .5rem; }
+caption span { display: block; position: sticky; left: 0; max-width: min(62rem, 100vw - 3rem); }
 th, td { padding: .28rem .6rem; border-bottom: 1px solid #e6e9ed; text-align: left;
   vertical-align: top; }
 thead th { border-bottom: 2px solid #4a525c; vertical-align: bottom; background: #fff; }
 tbody th { font-weight: 500; white-space: nowrap; }
+tbody th[scope="row"], thead th:first-child { position: sticky; left: 0; background: #fff; }
 .number { text-align: right; white-space: nowrap; }
 thead th, thead th.number { white-space: normal; max-width: 9rem; }
 #table1 { font-size: .76rem; } #table1 td { white-space: nowrap; }
-#table1 td:nth-child(5) { white-space: normal; }
+#table1 td:nth-child(2), #table1 td:nth-child(4) { white-space: normal; }
 #table1 th, #table1 td { padding: .26rem .32rem; }
 .interval { display: block; color: #4a525c; }
 tr.section th { background: #f1f4f7; font-weight: 600; }

@@ -29,6 +29,7 @@ from analysis.scores import (
     load_missing,
     load_runs,
     load_study,
+    run_scores,
 )
 
 # Above this size a drawing goes in as pixels: browsers are slow with hundreds of curves.
@@ -77,8 +78,8 @@ def rules_grid() -> Grid:
     )
 
 
-def figure_html(results: Path, name: str, study: Study) -> str:
-    """Return one figure with its caption, the picture inside as a data URI."""
+def figure_html(results: Path, name: str, title: str, text: str) -> str:
+    """Return one figure with its title and caption, the picture inside as a data URI."""
     path = results / "figures" / f"{name}.svg"
     kind = "image/svg+xml"
     if path.exists() and path.stat().st_size > MAX_SVG_BYTES:
@@ -86,11 +87,11 @@ def figure_html(results: Path, name: str, study: Study) -> str:
     if not path.exists():
         raise ResultsError(f"{path}: there is no such file; python -m analysis.plots writes it")
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    title = escape(FIGURES[name])
+    title = escape(title)
     return (
         f'<h3 id="{name}">{title}</h3>\n<figure>\n'
         f'<img alt="{title}" src="data:{kind};base64,{data}">\n'
-        f"<figcaption>{escape(caption(name, study))}</figcaption>\n</figure>\n"
+        f"<figcaption>{escape(text)}</figcaption>\n</figure>\n"
     )
 
 
@@ -258,12 +259,15 @@ def report(results: Path) -> str:
     table = table1.table1(study, episodes, runs, aggregates)
     grid = table1.grid(study, table, episodes, runs, missing)
     per_game = games.grids(study, games.games_table(study, episodes))
+    scores = run_scores(study, episodes)
     every_run = render.html_table(runs_grid(study, runs), "every-run")
     sections = {
         "table": ("The table", render.html_table(grid, "table1")
                   + _folded("The published rows under three rules",
                             render.html_table(rules_grid(), "rules"))),
-        "figures": ("Figures", "".join(figure_html(results, name, study) for name in names(study))),
+        "figures": ("Figures", "".join(
+            figure_html(results, name, FIGURES[name], caption(name, study, scores))
+            for name in names(study))),
         "protocol": ("Protocol and deviations", protocol_html(study)),
         "games": ("Raw scores per game", "".join(
             render.html_table(part, f"games-{number}") for number, part in enumerate(per_game, 1))),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import atari5
 from analysis.aggregate import point_estimates
-from analysis.footnotes import notes, these_text
+from analysis.footnotes import notes, same_network, these_text
 from analysis.published import load_rows
 from analysis.reference import load_scores, normalised
 from analysis.render import (
@@ -77,6 +77,7 @@ COLUMNS = [
     "atari5_low",
     "atari5_high",
 ]
+NETWORK_COLUMN = 4  # left out where all rows trained here have the same: a footnote says it then
 KINDS = {
     "published_human_starts": "Published, human starts",
     "published_noop_starts": "Published, no-op starts",
@@ -265,12 +266,13 @@ def grid(
     """Return `table1` ready to print, with the notes that a reader needs below it."""
     count = len(study.games)
     these = these_text(study)
+    differ = same_network(table) is None
     columns = [
         "Method",
         "Training",
         "Frames",
         "Selection",
-        "Network, precision, device",
+        *(["Network, precision, device"] if differ else []),
         "Games",
         "Seeds",
         "Mean, printed",
@@ -288,10 +290,15 @@ def grid(
         if KINDS[row.kind] != section:
             section = KINDS[row.kind]
             rows.append(Row([section], section=True))
-        rows.append(Row(_cells(row, count, len(columns), _metrics(study))))
+        cells = _cells(row, count, _metrics(study))
+        if not differ:
+            del cells[NETWORK_COLUMN]
+        rows.append(Row(cells))
     title = f"{study.label.rstrip('.')}. Human-normalised score, percent."
     below = notes(study, table, episodes, runs, missing)
-    return Grid(title, columns, rows, below, frozenset({1, 3, 4}))
+    return Grid(
+        title, columns, rows, below, frozenset({1, 3, NETWORK_COLUMN} if differ else {1, 3})
+    )
 
 
 def _metrics(study: Study) -> tuple[str, ...]:
@@ -299,9 +306,9 @@ def _metrics(study: Study) -> tuple[str, ...]:
     return ("mean", "median", "iqm", *(["atari5"] if atari5.applies(study) else []))
 
 
-def _cells(row, count: int, width: int, metrics: tuple[str, ...]) -> list[str]:
+def _cells(row, count: int, metrics: tuple[str, ...]) -> list[str]:
     if row.kind == "not_trained":
-        return [row.row, "not trained in this study", *[DASH] * (width - 2)]
+        return [row.row, "not trained in this study", *[DASH] * (9 + len(metrics))]
     if row.method == UNTRAINED:
         training, name, how = "nothing is trained", row.row, DASH
     elif row.kind in ("trained", "no_complete_seed"):

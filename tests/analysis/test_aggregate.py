@@ -41,6 +41,31 @@ def test_iqm_by_hand():
     assert aggregate.point_estimates(matrix)[2] == pytest.approx(3.5)
 
 
+@pytest.mark.parametrize(
+    ("scores", "iqm"),
+    [
+        # Edges at 1.75 and 5.25 of 7: a quarter of 1, of 2, 3 and 4 all, a quarter of 5; / 3.5.
+        ([0, 1, 2, 3, 4, 5, 100], (0.25 * 1 + 2 + 3 + 4 + 0.25 * 5) / 3.5),
+        ([0, 1, 100], (0.25 * 0 + 1 + 0.25 * 100) / 1.5),
+        ([0, 10], 5),
+        ([7], 7),
+    ],
+)
+def test_iqm_of_a_number_that_four_does_not_divide(scores: list[float], iqm: float):
+    assert aggregate.interquartile_mean(np.array([scores])) == pytest.approx(iqm)
+
+
+def test_iqm_does_not_depend_on_how_often_all_scores_are_repeated():
+    """So that rows with one seed and with several compare; rliable's is then the same."""
+    scores = np.random.default_rng(0).normal(size=(1, 7))
+    for seeds in (2, 3, 4):
+        repeated = np.repeat(scores, seeds, axis=0)
+        assert aggregate.interquartile_mean(repeated) == pytest.approx(
+            aggregate.interquartile_mean(scores)
+        )
+    assert aggregate.interquartile_mean(scores) == pytest.approx(metrics.aggregate_iqm(repeated))
+
+
 def test_probability_of_improvement_by_hand():
     """Game 0: pairs (1>0, 1=1, 3>0, 3>1) = 1 + .5 + 1 + 1 = 3.5 of 4. Game 1: (2<5 ...) 0 of 4.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ from analysis import aggregate, collect, plot_style, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
 from analysis.figures import FIGURES, caption, names
 from analysis.reference import load_curves
-from analysis.scores import METHODS, ResultsError, load_episodes, load_runs, load_study
+from analysis.scores import METHODS, ResultsError, load_episodes, load_runs, load_study, run_scores
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 
@@ -200,8 +201,54 @@ def test_every_method_has_its_own_look():
 
 def test_every_figure_has_a_caption(analysed: Path):
     study = load_study(analysed)
+    scores = run_scores(study, load_episodes(analysed))
     for name in FIGURES:
-        assert caption(name, study).endswith(".")
+        text = caption(name, study, scores)
+        assert text.endswith(".")
+        assert "Not there yet" not in text
+
+
+def test_captions_of_the_last_milestone_name_who_is_not_in_them(tmp_path: Path):
+    """DQN lacks one game, Dueling all; the figure of single games has the former."""
+    methods = ["dqn", "double_dqn", "dueling"]
+    results = synthetic.write_study(
+        tmp_path / "study", methods=methods, seeds=[0], incomplete="list"
+    )
+    shutil.rmtree(run_folder(results, "dqn", "pong", 0))
+    shutil.rmtree(results / "runs/dueling")
+    assert collect.main(["--results", str(results)]) == 0
+    study = load_study(results)
+    scores = run_scores(study, load_episodes(results))
+    for name in ("performance_profiles", "probability_of_improvement"):
+        assert "Not there yet: DQN, Dueling." in caption(name, study, scores)
+    assert "Not there yet: Dueling." in caption("per_game", study, scores)
+    for name in ("learning_curves", "interval_estimates"):
+        assert "Not there yet" not in caption(name, study, scores)
+
+
+def test_published_scores_are_those_of_the_study_s_protocol(tmp_path: Path):
+    """Pong, percent of human. No-op starts: random -20.7, human 14.6; DQN 19.5 (Wang et al. 2016),
+    A3C 7 (Fortunato et al. 2018). A3C-LSTM has human starts alone: -18.0, 15.5; 10.7.
+    """
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["dqn", "a3c_lstm"], seeds=[0]
+    )
+    assert collect.main(["--results", str(results)]) == 0
+    figure = plots.per_game(load_study(results), load_episodes(results))
+    (axes,) = figure.axes
+    marks = {
+        line.get_marker(): line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1
+    }
+    assert marks["d"] == pytest.approx(100 * (19.5 + 20.7) / (14.6 + 20.7))
+    assert marks["x"] == pytest.approx(100 * (10.7 + 18.0) / (15.5 + 18.0))
+    line = next(line for line in axes.lines if line.get_linewidth() == 1.4)
+    assert line.get_xdata()[0] == pytest.approx(100 * (7 + 20.7) / (14.6 + 20.7))
+    assert [text.get_text() for text in figure.legends[0].get_texts()][2:] == [
+        "human",
+        "published A3C (Fortunato 2018), no-op starts",
+        "published, same method, no-op starts",
+        "published, same method, human starts",
+    ]
 
 
 def test_no_legend_is_wider_than_its_figure(tmp_path: Path):

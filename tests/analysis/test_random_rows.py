@@ -40,8 +40,8 @@ def test_one_row_beside_those_of_a2c(results: Path):
 def test_printed_without_milestone_budget_and_network(results: Path):
     lines = (results / "tables/table1.md").read_text().splitlines()
     (row,) = [line for line in lines if "nothing is trained" in line]
-    assert [cell.strip() for cell in row.split("|")[1:7]] == [
-        "Random", "nothing is trained", "0", "–", "–", "2"
+    assert [cell.strip() for cell in row.split("|")[1:6]] == [
+        "Random", "nothing is trained", "0", "–", "2"
     ]  # fmt: skip
     assert "Random, measured here" in (results / "tables/games.md").read_text()
     # `all` of the study's overrides does not concern it.

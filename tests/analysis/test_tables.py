@@ -90,6 +90,33 @@ def test_noise_of_the_evaluation_by_hand(tmp_path: Path):
     assert "One game is more than" not in markdown
 
 
+def test_seeds_own_means_by_hand(tmp_path: Path):
+    """Of seeds that have every game; one seed, and many, are not listed."""
+    results = synthetic.write_study(
+        tmp_path / "study", seeds=[0, 1, 2], methods=["a2c"], milestones_frames=[1_000_000],
+        incomplete="list",
+    )  # fmt: skip
+    shutil.rmtree(run_folder(results, "a2c", "pong", 1))
+    markdown = tabulated(results)[1]
+    episodes = load_episodes(results)
+    means = []
+    for seed in (0, 2):
+        percent = 0.0
+        # Random play and human minus random, no-op starts.
+        for game, random, span in (("pong", -20.7, 35.3), ("breakout", 1.7, 28.8)):
+            own = episodes[(episodes["game"] == game) & (episodes["seed"] == seed)]
+            percent += 100 * (own["return"].mean() - random) / span
+        means.append(f"{percent / 2:.1f}")
+    told = "The seeds' own means over these 2 games, in the order of the seeds"
+    assert f"{told}: A2C at 1M {', '.join(means)}.\n" in markdown
+    for seeds in ([0], list(range(10))):
+        results = synthetic.write_study(
+            tmp_path / f"of_{len(seeds)}", seeds=seeds, methods=["a2c"],
+            milestones_frames=[1_000_000],
+        )  # fmt: skip
+        assert told not in tabulated(results)[1]
+
+
 def test_a_mean_of_one_game_is_told(tmp_path: Path):
     results = synthetic.write_study(
         tmp_path / "study", games=["pong", "breakout", "qbert"], seeds=[0],
@@ -196,14 +223,61 @@ def test_notes_of_a_complete_study(analysed: Path):
         "no-op starts (up to 30 no-ops)",
         "4 evaluation episodes per run and milestone, actions sampled from the policy",
         "no-op-starts references, rule `plain`: 100 (score - random) / (human - random)",
-        "400k frames are 0.12 % of it; 1M frames are 0.31 % of it. These are small budgets",
+        "per game; of 320M are 400k 0.12 %, 1M 0.31 %. These are small budgets",
+        "All games are 57, but 49 in DQN, Gorila, Gorila (Nair 2015), A2C (Schulman 2017).",
+        "Network, precision and device: mnih2013, fp32, cpu.",
         "95 % intervals by stratified bootstrap over seeds (percentile, 200 repetitions",
         "Intervals from 3 seeds are rough",
         "REINFORCE: `network` nature -> mnih2013; A2C: `network` nature -> mnih2013, `lanes` 16",
     ):
         assert words in notes
-    for words in ("One seed", "Diverged", "met the limit of frames", "Missing"):
+    for words in ("One seed", "Diverged", "met the limit of frames", "Missing", "explores as"):
         assert words not in notes
+
+
+def test_budgets_are_compared_with_those_of_the_methods_papers(tmp_path: Path):
+    """DQN's 200M beside A3C's 320M; that of Gorila is not known."""
+    methods = ["dqn", "gorila", "a2c"]
+    results = synthetic.write_study(tmp_path / "study", methods=methods, seeds=[0])
+    markdown = tabulated(results)[1]
+    assert (
+        "Budgets: the papers of DQN trained for 200M frames; of 200M are 400k 0.2 %, 1M 0.5 %. "
+        "The paper of Gorila names no number of frames. The paper's A3C rows stand for"
+    ) in markdown
+    values = synthetic.write_study(tmp_path / "b", methods=["dqn"], milestones_frames=[90_000_000])
+    assert "A3C rows stand" not in tabulated(values)[1]
+    assert "These are small budgets" in tabulated(values)[1]
+    values = synthetic.write_study(tmp_path / "c", methods=["dqn"], milestones_frames=[100_000_000])
+    assert "small budgets" not in tabulated(values)[1]
+
+
+def test_methods_that_explore_differently_are_told(tmp_path: Path):
+    epsilons = {"dqn": (0.1, 0.05), "double_dqn": (0.01, 0.001)}
+    for number, other in enumerate(("double_dqn", "dqn")):
+        overrides = {
+            method: dict(zip(("epsilon_end", "evaluation_epsilon"), epsilons[of], strict=True))
+            for method, of in (("dqn", "dqn"), ("double_dqn", other))
+        }
+        results = synthetic.write_study(
+            tmp_path / f"{number}", methods=list(epsilons), seeds=[0], overrides=overrides
+        )
+        told = (
+            "in evaluation: DQN 0.1 and 0.05, Double DQN 0.01 and 0.001." in tabulated(results)[1]
+        )
+        assert told == (other == "double_dqn")
+
+
+def test_the_network_is_a_column_where_rows_differ(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", seeds=[0])
+    for game in ("pong", "breakout"):
+        record = run_folder(results, "a2c", game, 0) / "run.json"
+        record.write_text(record.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    markdown = tabulated(results)[1]
+    assert "| Selection | Network, precision, device | Games |" in markdown
+    assert "| final weights | mnih2013, fp32, cuda | 2 |" in markdown
+    assert "Network, precision and device:" not in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {15}
 
 
 def test_large_budgets_are_not_called_small(tmp_path: Path):
@@ -277,7 +351,7 @@ def test_method_without_a_complete_seed(tmp_path: Path):
     assert rows["kind"].tolist() == ["no_complete_seed"] * 4
     assert rows["games"].tolist() == [0, 0, 1, 1]
     lines = [line for line in markdown.splitlines() if line.startswith(("| REINF", "| A2C at"))]
-    assert [line.split(" | ")[5:7] + line.split(" | ")[-3:] for line in lines] == [
+    assert [line.split(" | ")[4:6] + line.split(" | ")[-3:] for line in lines] == [
         *[["0 of 2", "0", "missing", "missing", "missing |"]] * 2,
         *[["1 of 2", "0", "incomplete", "incomplete", "incomplete |"]] * 2,
     ]
@@ -391,7 +465,7 @@ def test_html_is_well_formed(analysed: Path):
     tags.feed((analysed / "tables/table1.html").read_text())
     assert tags.open == []
     table = pd.read_csv(analysed / "tables/table1.csv")
-    assert tags.cells == len(table) * 13
+    assert tags.cells == len(table) * 12
 
 
 def test_latex_escapes_and_counts_columns(analysed: Path):
@@ -400,7 +474,7 @@ def test_latex_escapes_and_counts_columns(analysed: Path):
     rows = [
         line for line in body.splitlines() if line.endswith("\\\\") and "multicolumn" not in line
     ]
-    assert {line.count(" & ") for line in rows} == {13}
+    assert {line.count(" & ") for line in rows} == {12}
     for line in text.splitlines()[1:]:
         if not line.endswith("{%"):
             assert "%" not in line.replace("\\%", "")
