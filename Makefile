@@ -77,5 +77,5 @@ bench: $(READY)
 	python -m benchmarks.speed
 
 clean:
-	rm -rf .venv .snakemake .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

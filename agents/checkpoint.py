@@ -52,8 +52,13 @@ def exclusive(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ResumeError(f"{folder}: another process is training this run") from None
+        except OSError as error:  # Lustre without -o flock, NFS without its lock service
+            raise ResumeError(
+                f"{folder}: the file system grants no lock ({error.strerror}), so that two "
+                "trainings could write one run; put results/ on one that does (flock)"
+            ) from error
         for part in folder.rglob(f".*{files.PART}"):
             part.unlink(missing_ok=True)
         yield

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+CPU_ONLY = ("async", "gorila")  # topologies
+
 
 def _choice(*allowed: str) -> Any:
     return field(metadata={"allowed": allowed})

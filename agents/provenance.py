@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 
+from agents import layers
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ale-py", "gymnasium", "numpy", "torch")
 
 
 def _git(*arguments: str) -> str:
     result = subprocess.run(
-        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+        ["git", "--no-optional-locks", "-C", str(ROOT), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return result.stdout.strip() if result.returncode == 0 else ""
 
@@ -42,7 +47,10 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """Return the processor's name and the number of its cores."""
+    """Return the processor's name, the number of its cores and whether it knows bfloat16.
+
+    Two of one name may differ in that by a factor in speed (`layers.operand_dtype`).
+    """
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -51,7 +59,8 @@ def cpu_name() -> str:
                 break
     except OSError:
         pass
-    return f"{name} ({os.cpu_count()} cores)"
+    bfloat16 = ", bfloat16 instructions" if layers.BFLOAT16_INSTRUCTIONS else ""
+    return f"{name} ({os.cpu_count()} cores{bfloat16})"
 
 
 def gpu_name(device: str) -> str:

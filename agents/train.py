@@ -13,10 +13,8 @@ import sys
 from pathlib import Path
 
 from agents import atari, checkpoint, machine
-from agents.config import MethodSettings, load_method
+from agents.config import CPU_ONLY, MethodSettings, load_method
 from agents.run import Run, RunSpec, check_folder
-
-CPU_ONLY = ("async", "gorila")  # topologies
 
 
 def choose_device(name: str, settings: MethodSettings) -> str:

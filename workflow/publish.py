@@ -56,8 +56,9 @@ def check_whole(results: Path, target: Path) -> None:
         PublishError: naming the first run or evaluation.
     """
     if target.is_dir():
+        there = {*study_runs(results), *_evaluations(results)}
         for old in (*study_runs(target), *_evaluations(target)):
-            if old not in (*study_runs(results), *_evaluations(results)):
+            if old not in there:
                 raise PublishError(
                     f"{target / old} is published and not in {results}: make restore copies it "
                     "there if it has all milestones; --replace publishes without it"

@@ -1,9 +1,10 @@
 """Take a published study up again, on any machine: copy its finished runs to results/STUDY.
 
 The same study then trains only what is missing. A run that results/STUDY has already, whole or
-begun, is left alone; one that lacks a milestone of the study is not restored, since it has no
-resume state and is to be trained anew. Restored runs have their last policy in half precision,
-where it was published. An evaluation without the result of its audit is audited.
+begun, is left alone. One that lacks a milestone of the study, or whose method has other values
+today, is not restored: it has no resume state and is to be trained anew. Restored runs have their
+last policy in half precision, where it was published. An evaluation without the result of its
+audit is audited.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from workflow.publish import study_runs
+from workflow.study import outdated_runs
 
+ROOT = Path(__file__).resolve().parents[1]
 # Snakemake redoes what is older than what it was made from: records first, evaluations last.
 PARTS = ("run.json", "training_episodes.csv", "policies/*", "evaluation/*/*")
 
@@ -28,14 +31,13 @@ def restore(published: Path, results: Path) -> Iterable[str]:
     Raises:
         subprocess.CalledProcessError: if a published evaluation does not agree with its traces.
     """
-    asked = json.loads((published / "study.json").read_text())["milestones_frames"]
+    study = json.loads((published / "study.json").read_text())
+    outdated = outdated_runs(study, published, ROOT)
     for run in study_runs(published):
         target = results / run
-        record = json.loads((published / run / "run.json").read_text())
-        reached = [milestone["milestone_frames"] for milestone in record["milestones"]]
-        lacking = [str(milestone) for milestone in asked if milestone not in reached]
-        if lacking and record["status"] != "diverged":
-            yield f"{run}: without its {', '.join(lacking)} frames, to be trained anew"
+        method, game, seed = run.parts[1:]
+        if lines := outdated.get((method, game, int(seed))):
+            yield f"{run}: {'; '.join(lines)}: to be trained anew"
             continue
         if target.exists():
             yield f"{run}: already there, left alone"

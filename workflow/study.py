@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import dataclasses
 import difflib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -19,7 +21,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from agents.config import load_method
+from agents.config import CPU_ONLY, load_method
 
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
 UNTRAINED = "random"  # the method without settings
@@ -72,6 +74,15 @@ def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
     return {**everyones, **overrides.get(method, {})}
 
 
+def changed_settings(study: Mapping[str, Any], method: str, root: Path) -> dict[str, Any]:
+    """Return `settings` in the order of their names, without values that the file has anyway.
+
+    Two studies that say the same of a method say it in the same words.
+    """
+    file = yaml.safe_load((root / _method_file(method)).read_text())
+    return {k: v for k, v in sorted(settings(study, method).items()) if file.get(k) != v}
+
+
 def trained_with(study: Mapping[str, Any], method: str, root: Path) -> dict[str, Any]:
     """Return all that makes a run of `method` what it is: its file but the label, and overrides."""
     file = yaml.safe_load((root / _method_file(method)).read_text())
@@ -84,6 +95,63 @@ def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
     if "actors" in values:
         return int(values["actors"]) + int(values["learners"])
     return int(values.get("workers", 1))
+
+
+def device(study: Mapping[str, Any], method: str, root: Path) -> str:
+    """Return the study's device, or "cpu" for a method that trains nowhere else."""
+    topology = trained_with(study, method, root)["topology"]
+    return "cpu" if topology in CPU_ONLY else study["device"]
+
+
+Runs = dict[tuple[str, str, int], list[str]]  # by method, game and seed
+
+
+def outdated_runs(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
+    """Return what finished runs in `results` have otherwise than the study: run -> one line each.
+
+    Settings, protocol, and milestones that are not there. A run that is as the study says is not
+    in it, nor one whose record does not say: `analysis.collect` refuses that.
+    """
+    found: Runs = {}
+    for method in study["methods"]:
+        now = dataclasses.asdict(load_method(root / _method_file(method), settings(study, method)))
+        now = {"protocol": study["protocol"], **json.loads(json.dumps(now))}
+        for game, seed in itertools.product(study["games"], study["seeds"]):
+            path = results / "runs" / method / game / str(seed) / "run.json"
+            try:
+                run = json.loads(path.read_text())
+                then = {**run["settings"], "protocol": run["protocol"]}
+                reached = [milestone["milestone_frames"] for milestone in run["milestones"]]
+                finished = run["status"] == "finished"
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            lines = [
+                f"{key} {json.dumps(then[key])}, now {json.dumps(value)}"
+                for key, value in sorted(now.items())
+                if key in then and key != "label" and then[key] != value
+            ]
+            lacking = [m for m in study["milestones_frames"] if m not in reached]
+            if lacking and finished and method != UNTRAINED:
+                lines.append(f"without milestones_frames {', '.join(map(str, lacking))}")
+            if lines:
+                found[method, game, seed] = lines
+    return found
+
+
+def outdated_text(results: Path, runs: Runs, shown: int = 10) -> str:
+    """Return what to tell of `outdated_runs` before anything starts."""
+    lines = [f"  {'/'.join(map(str, run))}: {'; '.join(found)}" for run, found in runs.items()]
+    if len(lines) > shown:
+        lines[shown:] = [f"  and {len(lines) - shown} more"]
+    return "\n".join(
+        [
+            f"Runs in {results} that are not as the study now says:",
+            *lines,
+            "Those that Snakemake made here are trained again, and those that are older than their "
+            "method's file. Of others, restored or copied, it knows nothing: delete the folder of "
+            "each that is not in its plan, or the tables will be refused in the end.",
+        ]
+    )
 
 
 def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -242,8 +310,9 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
 
 
 def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
-    """What a training of each method would say of its settings."""
-    for method in study["methods"]:
+    """What a training of each method would say of its settings, of others that have some too."""
+    others = [m for m in study["overrides"] if m not in ("all", *study["methods"])]
+    for method in (*study["methods"], *others):
         try:
             load_method(root / _method_file(method), settings(study, method))
         except ValueError as error:

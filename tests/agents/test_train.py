@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -259,6 +260,20 @@ def test_other_settings_do_not_write_beside_a_training(
         assert train.main(arguments(tmp_path, set=other)) == 1
     assert "another process is training this run" in capsys.readouterr().err
     assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint.fcntl, "flock", refuse)
+    assert train.main(arguments(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'resume'}: the file system grants no lock" in said
+    assert "another process" not in said
 
 
 def test_a_memory_without_its_frames_is_refused(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = ("Snakefile", "workflow", "config", "agents", "analysis", "environment.yml")
+PROJECT = ("Snakefile", "profiles", "workflow", "config", "agents", "analysis", "environment.yml")
 SMOKE = ("--configfile", "config/studies/smoke.yaml")
 
 
@@ -60,7 +60,9 @@ def copy(source: Path, target: Path) -> Project:
     skip = shutil.ignore_patterns("__pycache__", "policies", "resume")
     for name in (*PROJECT, "results", ".snakemake"):
         if name in PROJECT or (source != ROOT and (source / name).exists()):
-            if (source / name).is_dir():
+            if (source / name).is_symlink():
+                (target / name).symlink_to((source / name).readlink())
+            elif (source / name).is_dir():
                 shutil.copytree(source / name, target / name, ignore=skip)
             else:
                 shutil.copy2(source / name, target / name)

@@ -109,6 +109,14 @@ def test_a_changed_value_of_a_method_redoes_only_its_runs(
     assert {method for method, _, _ in runs(printed)} <= {"a2c"}
 
 
+def test_a_reworded_rule_trains_nothing(editable: Project) -> None:
+    """Weeks of training do not depend on the words of a command."""
+    file = editable.root / "workflow/rules/train.smk"
+    assert file.read_text().count("python -m agents.train") == 1
+    file.write_text(file.read_text().replace("python -m agents.train", "python -u -m agents.train"))
+    assert "train_run" not in editable.plan(*SMOKE)[0]
+
+
 def test_override_of_one_method_redoes_only_its_runs(finished: Project) -> None:
     _, printed = finished.plan(*SMOKE, "--config", "overrides={a3c_ff: {workers: 3}}")
     expected = {("a3c_ff", g, s) for g in ("pong", "breakout") for s in ("0", "1")}

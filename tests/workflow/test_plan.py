@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from agents.config import CPU_ONLY
 from analysis.figures import names as figures_of
-from tests.workflow.project import SMOKE, Project, runs
+from tests.workflow.project import ROOT, SMOKE, Project, copy, runs
+from tests.workflow.test_study import write_run
+from workflow.study import load
 
 
 def trainings(printed: str) -> list[list[str]]:
@@ -79,6 +85,55 @@ def test_figures_are_those_that_are_drawn(fresh: Project, methods: str, figures:
     study = SimpleNamespace(methods=methods.strip("[]").split(","))
     assert names == set(figures_of(study))
     assert len(names) == figures
+
+
+def test_gpu_profile_leaves_a3c_and_gorila_on_the_cpu(fresh: Project) -> None:
+    methods = sorted(path.stem for path in (fresh.root / "config/methods").glob("*.yaml"))
+    methods.remove("random")
+    _, printed = fresh.plan(
+        "--profile", "workflow/profiles/gpu", *SMOKE,
+        "--config", f"methods=[{','.join(methods)}]", "games=[pong]", "seeds=[0]",
+    )  # fmt: skip
+    on = {
+        option(command, "--method").removeprefix("config/methods/").removesuffix(".yaml"):
+        option(command, "--device")
+        for command in trainings(printed)
+    }  # fmt: skip
+    assert set(on) == set(methods)
+    able = {m for m in methods if load_topology(fresh, m) not in CPU_ONLY}
+    assert {method for method, device in on.items() if device == "cuda"} == able
+    assert {method for method, device in on.items() if device == "cpu"} == set(methods) - able
+    resources = re.findall(r"gpu=(\d), device=(\w+), checkpoint_seconds", printed)
+    assert set(resources) == {("1", "cuda"), ("0", "cpu")}
+    evaluations = re.findall(r"python -m agents\.evaluate .*", printed)
+    assert all(" --device cpu " in command for command in evaluations)
+
+
+def load_topology(project: Project, method: str) -> str:
+    return yaml.safe_load((project.root / f"config/methods/{method}.yaml").read_text())["topology"]
+
+
+def test_a_restored_run_is_trained_again_only_with_other_values(tmp_path: Path) -> None:
+    """Snakemake has no record of how it was made; the run has."""
+    project = copy(ROOT, tmp_path)
+    study = load(yaml.safe_load((project.root / "config/studies/smoke.yaml").read_text()), ROOT)
+    run = write_run(project.root / "results/smoke", study)
+    run.with_name("training_episodes.csv").write_text("")
+    one = (*SMOKE, "--config", "methods=[a2c]", "games=[pong]", "seeds=[0]")
+    method = project.root / "config/methods/a2c.yaml"
+    text = method.read_text()
+    after = run.stat().st_mtime + 10
+    for change, trains in ((("", ""), 0), (("\n", " # a comment\n"), 0),
+                           (("gamma: 0.99 ", "gamma: 0.98 "), 1)):  # fmt: skip
+        method.write_text(text.replace(*change, 1))
+        os.utime(method, (after, after))
+        jobs, printed = project.plan("train", *one)
+        assert jobs.get("train_run", 0) == trains, printed
+        assert ("a2c/pong/0: gamma 0.99, now 0.98" in printed) == bool(trains)
+    os.utime(method, (after - 20, after - 20))
+    jobs, printed = project.plan("train", *one)
+    assert "train_run" not in jobs
+    assert "delete the folder of each that is not in its plan" in printed
 
 
 def test_published_table_needs_no_training(fresh: Project) -> None:

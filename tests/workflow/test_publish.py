@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.test_study import write_run
 from workflow import publish, restore
 
 
@@ -64,17 +65,22 @@ def test_tables_of_other_runs_are_not_published(tmp_path: Path) -> None:
         publish.check_whole(results, tmp_path / "none")
 
 
-def test_a_run_that_lacks_a_milestone_is_to_be_trained_anew(tmp_path: Path) -> None:
-    """It would stop the study: it counts as finished and has no policy there."""
-    published = study(tmp_path / "published", [0, 1])
-    content = json.loads((published / "study.json").read_text())
-    content["milestones_frames"] = [1000, 2000]
+def test_a_run_that_is_not_as_today_is_to_be_trained_anew(tmp_path: Path) -> None:
+    """It would stop the study: it counts as finished and has no policy there, or other settings."""
+    published = study(tmp_path / "published", [0, 1, 2])
+    content = {"study": "test", "label": "a test", "methods": ["a2c"], "games": ["pong"],
+               "seeds": [0, 1, 2], "milestones_frames": [1000, 2000], "protocol": "noop",
+               "overrides": {"a2c": {"lanes": 8}}}  # fmt: skip
     (published / "study.json").write_text(json.dumps(content))
-    record = {"milestones": [{"milestone_frames": 1000}, {"milestone_frames": 2000}]}
-    record["status"] = "finished"
-    (published / "runs/a2c/pong/1/run.json").write_text(json.dumps(record))
+    for seed, changes in (
+        (0, {"milestones": [{"milestone_frames": 1000}]}),
+        (1, {}),
+        (2, {"settings": {"gamma": 0.98}}),
+    ):
+        write_run(published, content, seed, **changes)
     assert list(restore.restore(published, tmp_path / "results")) == [
-        "runs/a2c/pong/0: without its 2000 frames, to be trained anew",
+        "runs/a2c/pong/0: without milestones_frames 2000: to be trained anew",
         "runs/a2c/pong/1: restored",
+        "runs/a2c/pong/2: gamma 0.98, now 0.99: to be trained anew",
     ]
     assert [p.name for p in (tmp_path / "results/runs/a2c/pong").iterdir()] == ["1"]

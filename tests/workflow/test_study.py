@@ -19,7 +19,19 @@ from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
 from analysis.scores import SELECTIONS
-from workflow.study import SCHEMA, StudyError, load, processes, record, settings, sources
+from workflow.study import (
+    SCHEMA,
+    StudyError,
+    changed_settings,
+    device,
+    load,
+    outdated_runs,
+    outdated_text,
+    processes,
+    record,
+    settings,
+    sources,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
@@ -63,7 +75,11 @@ def changed(**keys: Any) -> dict[str, Any]:
         ),
         ({"normalisation": {"rule": "best"}}, ['normalisation.rule = "best"', "mnih2016"]),
         ({"statistics": {"level": 95}}, ["statistics.level = 95: must be below 1"]),
-        ({"checkpoint_seconds": 0}, ["checkpoint_seconds = 0: must be above 0"]),
+        ({"checkpoint_seconds": 0}, ["checkpoint_seconds = 0: must be at least 1"]),
+        ({"checkpoint_seconds": 2.5}, ["checkpoint_seconds = 2.5: must be of type integer"]),
+        ({"methods": ["a2c-Small"]}, ['methods[0] = "a2c-Small": lower-case letters, digits']),
+        ({"games": ["Pong"]}, ['games[0] = "Pong": lower-case letters, digits and _ only']),
+        ({"overrides": {"a3c_ff": {"workers": -1}}}, ["a3c_ff.yaml with overrides: workers: -1"]),
         ({"study": "published"}, ['study = "published": reserved']),
         ({"study": "benchmarks"}, ['study = "benchmarks": reserved']),
         ({"study": "logs"}, ['study = "logs": reserved']),
@@ -157,6 +173,75 @@ def test_override_of_one_method_wins_over_all() -> None:
     study = load(changed(overrides=overrides), ROOT)
     assert settings(study, "a2c") == {"gamma": 0.8, "network": "mnih2013"}
     assert settings(study, "reinforce") == {"gamma": 0.9, "network": "mnih2013"}
+
+
+def test_equal_studies_say_their_settings_in_the_same_words() -> None:
+    """Moved from `all` to the method, another order, a value that the file has anyway."""
+    for_all = {"all": {"network": "mnih2013"}, "a2c": {"lanes": 8}}
+    for_one = {"a2c": {"network": "mnih2013", "gamma": 0.99, "lanes": 8}}
+    words = [
+        json.dumps(changed_settings(load(changed(overrides=overrides), ROOT), "a2c", ROOT))
+        for overrides in (for_all, for_one)
+    ]
+    assert words == ['{"lanes": 8, "network": "mnih2013"}'] * 2
+
+
+def test_a3c_and_gorila_train_on_the_cpu_of_a_study_on_a_gpu() -> None:
+    methods = ["a2c", "a3c_ff", "a3c_lstm", "gorila", "dqn", "reinforce"]
+    study = load(changed(methods=methods, device="cuda"), ROOT)
+    found = {method: device(study, method, ROOT) for method in methods}
+    assert {method for method, on in found.items() if on == "cpu"} == {
+        "a3c_ff", "a3c_lstm", "gorila"
+    }  # fmt: skip
+    assert set(found.values()) == {"cpu", "cuda"}
+    study = load(changed(methods=["a2c"], device="auto"), ROOT)
+    assert device(study, "a2c", ROOT) == "auto"
+
+
+def write_run(results: Path, study: dict[str, Any], seed: int = 0, **changes: Any) -> Path:
+    """Write the part of a finished A2C run's record that says how it was made; return its path."""
+    path = results / f"runs/a2c/pong/{seed}/run.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = load_method(ROOT / "config/methods/a2c.yaml", settings(study, "a2c"))
+    milestones = [{"milestone_frames": frames} for frames in study["milestones_frames"]]
+    record = {"settings": vars(made) | changes.pop("settings", {}), "protocol": "noop",
+              "milestones": milestones, "status": "finished"}  # fmt: skip
+    path.write_text(json.dumps(record | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({}, None),
+        ({"settings": {"label": "another"}}, None),
+        ({"settings": {"gamma": 0.98}}, ["gamma 0.98, now 0.99"]),
+        ({"settings": {"version": 0, "lanes": 8}}, ["lanes 8, now 16", "version 0, now 1"]),
+        ({"protocol": "sticky"}, ['protocol "sticky", now "noop"']),
+        ({"milestones": [{"milestone_frames": 1000}]}, ["without milestones_frames 3000"]),
+        ({"milestones": [], "status": "diverged"}, None),
+        ({"milestones": None}, None),
+    ],
+)
+def test_runs_that_are_not_as_the_study_says(
+    tmp_path: Path, changes: dict[str, Any], lines: list[str] | None
+) -> None:
+    study = load(changed(seeds=[0, 1]), ROOT)
+    write_run(tmp_path, study, **changes)
+    expected = {} if lines is None else {("a2c", "pong", 0): lines}
+    found = outdated_runs(study, tmp_path, ROOT)
+    assert found == expected
+    if lines:
+        assert f"  a2c/pong/0: {'; '.join(lines)}\n" in outdated_text(tmp_path, found)
+
+
+def test_published_runs_are_as_their_studies_say() -> None:
+    """But for milestones that they have not reached. So nothing published is trained again."""
+    for path in sorted((ROOT / "results/published").glob("*/study.json")):
+        study = load(json.loads(path.read_text()), ROOT)
+        found = outdated_runs(study, path.parent, ROOT)
+        lines = {line for run in found.values() for line in run}
+        assert all(line.startswith("without milestones_frames") for line in lines), (path, found)
 
 
 def test_all_does_not_concern_random_play() -> None:

@@ -4,7 +4,17 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from workflow.study import StudyError, load, processes, settings, sources, trained_with
+from workflow.study import (
+    StudyError,
+    changed_settings,
+    device,
+    load,
+    outdated_runs,
+    outdated_text,
+    processes,
+    sources,
+    trained_with,
+)
 
 CODE = Path(str(workflow.current_basedir)).resolve().parents[1]
 # `python -m agents.train` finds the packages also where the job's working directory is another one.
@@ -40,3 +50,15 @@ def of_study(pattern):
         seed=STUDY["seeds"],
         milestone=STUDY["milestones_frames"],
     )
+
+
+OUTDATED = outdated_runs(STUDY, Path(RESULTS), CODE)
+if OUTDATED:
+    logger.warning(outdated_text(Path(RESULTS), OUTDATED))
+
+
+def method_file(wildcards):
+    """Its date counts only for a run with other values than its own: `params` know nothing of a restored one."""
+    file = f"config/methods/{wildcards.method}.yaml"
+    run = wildcards.method, wildcards.game, int(wildcards.seed)
+    return file if run in OUTDATED else ancient(file)

@@ -1,5 +1,6 @@
 # The policies kept at the milestones play. An evaluation counts only when its episodes can be replayed
-# from their traces, so the audit is a part of it.
+# from their traces, so the audit is a part of it. Always on the CPU: sampled actions depend on the
+# device, and many evaluations side by side would crowd a GPU.
 
 
 rule evaluate_run:
@@ -22,7 +23,7 @@ rule evaluate_run:
     shell:
         "python -m agents.evaluate --run {params.run} --milestone-frames {wildcards.milestone}"
         " --episodes {params.episodes} --action-selection {params.action_selection}"
-        " --seed {params.seed} --out {params.out} > {log} 2>&1"
+        " --seed {params.seed} --device cpu --out {params.out} > {log} 2>&1"
         " && python -m agents.audit {params.out} > {output.audit} 2>> {log}"
 
 

@@ -5,7 +5,7 @@
 rule train_run:
     input:
         # Its values are in `params`: a comment, a checkout or a restored study trains nothing again.
-        method=ancient("config/methods/{method}.yaml"),
+        method=method_file,
     output:
         run=f"{RUN}/run.json",
         episodes=f"{RUN}/training_episodes.csv",
@@ -19,12 +19,12 @@ rule train_run:
     # Where and how it runs; a change here trains nothing again.
     resources:
         mem_mb=4000,
-        gpu=int(STUDY["device"] == "cuda"),
-        device=STUDY["device"],
+        gpu=lambda wildcards: int(device(STUDY, wildcards.method, CODE) == "cuda"),
+        device=lambda wildcards: device(STUDY, wildcards.method, CODE),
         checkpoint_seconds=STUDY["checkpoint_seconds"],
     # Only what makes it another run: a change here trains again.
     params:
-        settings=lambda wildcards: json.dumps(settings(STUDY, wildcards.method)),
+        settings=lambda wildcards: json.dumps(changed_settings(STUDY, wildcards.method, CODE)),
         trained_with=lambda wildcards: json.dumps(
             trained_with(STUDY, wildcards.method, CODE), sort_keys=True
         ),
