@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import footnotes, games, published, render, table1
+from analysis.absences import missing_notes
+from analysis.deviations import override_notes
 from analysis.figures import FIGURES, caption, names
 from analysis.io import write_text
 from analysis.normalise import RULES
@@ -120,7 +122,7 @@ def protocol_html(study: Study) -> str:
     lines = ["<dl>"]
     lines += [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()]
     lines.append("</dl>")
-    lines.append(f"<h3>Deviations</h3>\n<p>{_code(footnotes.override_notes(study)[0])}</p>")
+    lines.append(f"<h3>Deviations</h3>\n<p>{_code(override_notes(study)[0])}</p>")
     rows = [
         Row([study.method_label(method), f"`{key}`" if key else render.DASH, reason])
         for method in study.methods
@@ -204,7 +206,7 @@ def missing_html(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> str
     """Return what the study asks for and does not have, cell by cell."""
     if missing.empty and not (runs["status"] == "diverged").any():
         return "<p>Nothing is missing and no run diverged.</p>\n"
-    notes = footnotes.missing_notes(study, runs, missing)
+    notes = missing_notes(study, runs, missing)
     lines = [f'<p class="warning">{escape(note)}</p>' for note in notes]
     if len(missing):
         rows = [

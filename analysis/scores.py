@@ -136,6 +136,11 @@ class Study:
     incomplete: str
     method_files: dict[str, dict[str, Any]]
 
+    @property
+    def these_games(self) -> str:
+        """Return what tables call the games of the study: `this game`, `these 7 games`."""
+        return "this game" if len(self.games) == 1 else f"these {len(self.games)} games"
+
     def method_label(self, method: str) -> str:
         """Return the printed name: the method file's own, else the one in METHODS."""
         given = self.method_files.get(method, {}).get("label")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import atari5
 from analysis.aggregate import point_estimates
-from analysis.footnotes import notes, same_network, these_text
+from analysis.footnotes import notes, same_network
 from analysis.published import load_rows
 from analysis.reference import load_scores, normalised
 from analysis.render import (
@@ -265,7 +265,7 @@ def grid(
 ) -> Grid:
     """Return `table1` ready to print, with the notes that a reader needs below it."""
     count = len(study.games)
-    these = these_text(study)
+    these = study.these_games
     differ = same_network(table) is None
     columns = [
         "Method",

@@ -32,7 +32,9 @@ LAYERS = [
 ONLY = {  # package or module -> the files that may import it
     "ale_py": {"agents/atari.py"},
     "rliable": {"analysis/aggregate.py"},
-    "matplotlib": {"analysis/plot_style.py", "analysis/plots.py"},
+    "matplotlib": {
+        f"analysis/{name}.py" for name in ("plot_style", "plots", "plot_curves", "plot_games")
+    },
     "seaborn": {"analysis/plot_style.py"},
     "ray": {"agents/ray_cluster.py"},
 }

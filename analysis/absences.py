@@ -1,0 +1,101 @@
+"""Footnotes on what a study asks for and lacks: diverged and missing runs, cut episodes."""
+
+import pandas as pd
+
+from analysis.render import frames_text
+from analysis.scores import MISSING_REASONS, Study
+
+
+def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> list[str]:
+    """Return a note that counts the evaluation episodes that met the limit of frames, if any did.
+
+    A policy can score by keeping a game from going on; the limit is then what ends its episodes.
+    """
+    cells = (
+        episodes.assign(cut=episodes["ended"] == "truncated")
+        .groupby(["method", "milestone", "game"], sort=False)["cut"]
+        .agg(["sum", "size"])
+    )
+    cells = cells[cells["sum"] > 0]
+    if cells.empty:
+        return []
+    listed = [
+        f"{study.method_label(method)} at {frames_text(milestone)} in {game} ({cut} of {count})"
+        for (method, milestone, game), (cut, count) in zip(
+            cells.index, cells.itertuples(index=False), strict=True
+        )
+    ]
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return [
+        "Evaluation episodes that met the limit of frames, and count with the score they had by "
+        f"then: {', '.join(listed[:shown])}{more}."
+    ]
+
+
+def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
+    """Return the notes on diverged runs and on whatever else the study asks for and lacks."""
+    out = []
+    diverged = runs[runs["status"] == "diverged"]
+    if len(diverged):
+        listed = "; ".join(
+            f"{study.method_label(row.method)} / {row.game} / seed {row.seed} at "
+            f"{frames_text(row.frames)} frames ({row.reason or 'no reason given'})"
+            for row in diverged.itertuples()
+        )
+        out.append(f"Diverged runs: {listed}.")
+    if len(missing):
+        parts = _missing_parts(study, missing)
+        runs = len(study.methods) * len(study.games) * len(study.seeds)
+        milestones = len(study.milestones_frames)
+        out.append(
+            f"Missing, {len(missing)} of {runs * milestones} ({runs} runs x {milestones} "
+            f"milestones): {'; '.join(parts)}. A method is "
+            "aggregated over its seeds that have every game; nothing is imputed."
+        )
+    return out
+
+
+def _missing_parts(study: Study, missing: pd.DataFrame) -> list[str]:
+    """Return what is missing in few words: methods and milestones that lack the same are one."""
+    unfinished = missing[missing["reason"] == "not_run"]["method"].value_counts()
+    runs_each = len(study.games) * len(study.seeds)
+    whole = [
+        method
+        for method in study.methods
+        if unfinished.get(method, 0) == runs_each * len(study.milestones_of(method))
+    ]
+    parts = [f"{', '.join(map(study.method_label, whole))}: no run has finished"] if whole else []
+    lacking: dict[tuple, list[int]] = {}
+    others = missing[~missing["method"].isin(whole)]
+    for (method, milestone, reason), rows in others.groupby(
+        ["method", "milestone", "reason"], sort=False
+    ):
+        cells = _cells_text(study, rows)
+        lacking.setdefault((method, reason, cells), []).append(milestone)
+    labels: dict[tuple, list[str]] = {}
+    for (method, reason, cells), milestones in lacking.items():
+        label = study.method_label(method)
+        if milestones != list(study.milestones_of(method)):
+            label += f" at {' and '.join(map(frames_text, milestones))}"
+        labels.setdefault((reason, cells), []).append(label)
+    return parts + [
+        f"{', '.join(names)}: {MISSING_REASONS.get(reason, reason)} ({cells})"
+        for (reason, cells), names in labels.items()
+    ]
+
+
+def _cells_text(study: Study, rows: pd.DataFrame, shown: int = 8) -> str:
+    """Return the games and seeds of `rows`, as `seed 0 in qbert; seeds 1, 2 in all 7 games`."""
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    for seed, of_seed in rows.groupby("seed"):
+        seeds.setdefault(tuple(of_seed["game"]), []).append(seed)
+    parts = []
+    for games, of_games in seeds.items():
+        named = ", ".join(games[:shown])
+        if len(games) > shown:
+            named += f" and {len(games) - shown} more"
+        if len(games) == len(study.games) > 1:
+            named = f"all {len(games)} games"
+        plural = "s" if len(of_games) > 1 else ""
+        parts.append(f"seed{plural} {', '.join(map(str, of_games))} in {named}")
+    return "; ".join(parts)

@@ -1,0 +1,97 @@
+"""Footnotes on what a study does otherwise than the papers: budgets, exploration, settings."""
+
+from analysis.render import frames_text
+from analysis.scores import UNTRAINED, Study
+
+# What the papers trained for: methods of the table's A3C rows ("1 day"), and the value-based ones;
+# Gorila's gives no number.
+A3C_PAPER_FRAMES = 320_000_000
+PAPER_FRAMES = {
+    **dict.fromkeys(("dqn", "double_dqn", "dueling", "prioritized"), 200_000_000),
+    "gorila": None,
+}
+# Below this share of it a budget is called small.
+SMALL_SHARE = 0.5
+
+
+def budget_note(study: Study) -> str:
+    """Return the note that compares the milestones with what the methods' papers trained for."""
+    trained = [method for method in study.methods if method != UNTRAINED]
+    budgets: dict[int | None, list[str]] = {}
+    for method in trained:
+        frames = PAPER_FRAMES.get(method, A3C_PAPER_FRAMES)
+        budgets.setdefault(frames, []).append(study.method_label(method))
+    parts = []
+    for paper, labels in budgets.items():
+        if paper is None:
+            parts.append(f"the paper of {', '.join(labels)} names no number of frames")
+            continue
+        whose = (
+            'the paper\'s A3C rows stand for 320M frames ("1 day") and about 1,000M ("4 days") per '
+            "game"
+            if paper == A3C_PAPER_FRAMES
+            else f"the papers of {', '.join(labels)} trained for {frames_text(paper)} frames"
+        )
+        shares = ", ".join(
+            f"{frames_text(frames)} {_percent(100 * frames / paper)}"
+            for frames in study.milestones_frames
+        )
+        parts.append(f"{whose}; of {frames_text(paper)} are {shares}")
+    text = f"Budgets: {'. '.join([parts[0], *(part[0].upper() + part[1:] for part in parts[1:])])}."
+    least = min((paper for paper in budgets if paper), default=A3C_PAPER_FRAMES)
+    small = [f for f in study.milestones_frames if f < SMALL_SHARE * least]
+    if not small:
+        return text
+    if len(small) == len(study.milestones_frames):
+        return f"{text} These are small budgets: the rows show what so little training gives."
+    return f"{text} Budgets below half of it ({', '.join(map(frames_text, small))}) are small."
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
+
+
+def exploration_notes(study: Study) -> list[str]:
+    """Return a note where value-based methods do not explore alike: they differ in more than
+    their name says."""
+    settings = {method: study.expected_settings(method) for method in study.methods}
+    found = {
+        study.method_label(method): (own["epsilon_end"], own["evaluation_epsilon"])
+        for method, own in settings.items()
+        if "epsilon_end" in own and "evaluation_epsilon" in own
+    }
+    if len(set(found.values())) < 2:
+        return []
+    listed = ", ".join(f"{label} {end:g} and {ev:g}" for label, (end, ev) in found.items())
+    return [
+        "Each value-based method explores as its paper says, so that differences between them are "
+        "not of their targets or networks alone: epsilon at the end of training and in "
+        f"evaluation: {listed}."
+    ]
+
+
+def override_notes(study: Study) -> list[str]:
+    """Return one note that lists the settings in which the study leaves the method files."""
+    parts = []
+    for method in study.methods:
+        own = study.method_files.get(method, {}).get("settings", {})
+        changed = {
+            key: value
+            for key, value in study.expected_settings(method).items()
+            if own.get(key) != value
+        }
+        if changed:
+            values = ", ".join(
+                f"`{key}` {_value(own[key])} -> {_value(value)}"
+                if key in own
+                else f"`{key}` {_value(value)}"
+                for key, value in changed.items()
+            )
+            parts.append(f"{study.method_label(method)}: {values}")
+    if not parts:
+        return ["Settings are those of the method files; the study overrides none."]
+    return [f"Settings that the study changes from the method files: {'; '.join(parts)}."]
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

@@ -1,0 +1,102 @@
+"""Footnotes on how far a study's numbers carry: intervals, seeds, noise, single games."""
+
+import math
+
+import pandas as pd
+
+from analysis.reference import references
+from analysis.render import frames_text
+from analysis.scores import Study, complete_seeds, run_scores, score_matrix
+
+# Above this share of the absolute scores the mean is said to be one game's.
+DOMINANT_SHARE = 0.4
+SEEDS_SHOWN = 9  # means of so many seeds at most are listed one by one
+
+
+def interval_note(study: Study, table: pd.DataFrame) -> str:
+    """Return the note on the intervals: how they are made and how far to trust them."""
+    trained = table[table["kind"] == "trained"]
+    text = (
+        f"Brackets: {100 * study.level:g} % intervals by stratified bootstrap over seeds "
+        f"(percentile, {study.reps} repetitions, generator seed {study.rng_seed}; rliable)."
+    )
+    one = trained[trained["seeds"] == 1]
+    if len(one):
+        names = ", ".join(dict.fromkeys(one["row"]))
+        text += f" One seed gives no interval: {names}."
+    few = trained[(trained["seeds"] > 1) & (trained["seeds"] < 5)]
+    if len(few):
+        counts = sorted({int(seeds) for seeds in few["seeds"]})
+        text += (
+            f" Intervals from {' or '.join(map(str, counts))} seeds are rough and tend to be "
+            "too narrow."
+        )
+        for seeds in counts:
+            # The bootstrap's outermost draw, one seed again and again, is within the percentiles.
+            if len(study.games) == 1 and seeds ** -float(seeds) > (1 - study.level) / 2:
+                covered = 100 * (1 - 2 * 0.5**seeds)
+                text += (
+                    f" With one game and {seeds} seeds they reach from the lowest seed to the "
+                    f"highest: that holds the median of all runs in {covered:.0f} % of cases."
+                )
+    return text
+
+
+def seed_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> list[str]:
+    """Return a note with each seed's own mean over the games, of rows with a few seeds.
+
+    What an interval from so few seeds is made of.
+    """
+    scores = run_scores(study, episodes)
+    parts = []
+    for row in table[table["kind"] == "trained"].itertuples():
+        if not 1 < row.seeds <= SEEDS_SHOWN:
+            continue
+        matrix = score_matrix(study, scores, row.method, row.milestone)
+        means = ", ".join(f"{100 * mean:.1f}" for mean in matrix.mean(axis=1))
+        parts.append(f"{row.row} at {frames_text(row.milestone)} {means}")
+    if not parts:
+        return []
+    over = f" over {study.these_games}" if len(study.games) > 1 else ""
+    return [f"The seeds' own means{over}, in the order of the seeds: {'; '.join(parts)}."]
+
+
+def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> list[str]:
+    """Return a note on what the evaluation episodes and single games do to the means.
+
+    The standard error is that of the mean over the games: of each run's mean return, from the
+    spread of its episodes, over games and seeds. What the seeds differ by is not in it.
+    """
+    rows = table[table["kind"] == "trained"]
+    scores = run_scores(study, episodes)
+    if rows.empty or scores.empty:
+        return []
+    keys = ["method", "milestone", "game", "seed"]
+    error = episodes.groupby(keys)["return"].agg(lambda returns: returns.sem())
+    reached = pd.MultiIndex.from_frame(
+        scores[["method", "selected", "game", "seed"]].set_axis(keys, axis=1)
+    )
+    table_of = references(study.references, study.games).set_index("game")
+    span = (table_of["human"] - table_of["random"]).abs().reindex(scores["game"]).to_numpy()
+    scores = scores.assign(error=100 * error.reindex(reached).to_numpy() / span)
+    errors, single = [], []
+    for row in rows.itertuples():
+        own = scores[(scores["method"] == row.method) & (scores["milestone"] == row.milestone)]
+        own = own[own["seed"].isin(complete_seeds(study, scores, row.method, row.milestone))]
+        name = f"{row.row} at {frames_text(row.milestone)}"
+        errors.append(f"{name} {math.sqrt((own['error'] ** 2).sum()) / len(own):.1f}")
+        by_game = 100 * own.groupby("game")["normalised"].mean()
+        game = by_game.abs().idxmax()
+        if len(by_game) > 2 and abs(by_game[game]) > DOMINANT_SHARE * by_game.abs().sum():
+            single.append(f"{name} {by_game.drop(game).mean():.1f} ({game})")
+    over = f" over {study.these_games}" if len(study.games) > 1 else ""
+    out = [
+        f"Standard error of the mean{over} from the evaluation episodes alone, "
+        f"in points of percent; what seeds differ by comes on top: {', '.join(errors)}."
+    ]
+    if single:
+        out.append(
+            f"One game is more than {100 * DOMINANT_SHARE:g} % of these means, signs aside. "
+            f"Without it: {', '.join(single)}."
+        )
+    return out
