@@ -29,6 +29,7 @@ def restore(published: Path, results: Path) -> Iterable[str]:
     """Copy the runs of `published` to `results`; yield a line for each.
 
     Raises:
+        ValueError: if today's methods lack a setting of the published study, or refuse its value.
         subprocess.CalledProcessError: if a published evaluation does not agree with its traces.
     """
     study = json.loads((published / "study.json").read_text())
@@ -67,8 +68,11 @@ def main(argv: list[str] | None = None) -> None:
     known = sorted(path.parent.name for path in folder.glob("*/study.json"))
     if study not in known:
         parser.error(f"--study {study}: not published; allowed: {', '.join(known)}")
-    for line in restore(folder / study, Path("results", study)):
-        print(line)
+    try:
+        for line in restore(folder / study, Path("results", study)):
+            print(line)
+    except ValueError as error:  # a setting of then that today's methods do not have
+        sys.exit(f"restore: {folder / study / 'study.json'} cannot be taken up: {error}")
 
 
 if __name__ == "__main__":

@@ -84,3 +84,18 @@ def test_a_run_that_is_not_as_today_is_to_be_trained_anew(tmp_path: Path) -> Non
         "runs/a2c/pong/2: gamma 0.98, now 0.99: to be trained anew",
     ]
     assert [p.name for p in (tmp_path / "results/runs/a2c/pong").iterdir()] == ["1"]
+
+
+def test_a_setting_that_is_no_more_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = study(tmp_path / "results/published/old", [0])
+    content = {"methods": ["a2c"], "games": ["pong"], "seeds": [0], "milestones_frames": [1000],
+               "protocol": "noop", "overrides": {"a2c": {"bygone": 8}}}  # fmt: skip
+    (published / "study.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        restore.main(["--study", "old"])
+    told = "results/published/old/study.json cannot be taken up: overrides: a2c: unknown key 'byg"
+    assert told in str(stopped.value.code)
+    assert not (tmp_path / "results/old").exists()
