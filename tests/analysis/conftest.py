@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis import aggregate, collect, plots, report, tables
@@ -13,6 +14,12 @@ def analyse(results: Path, *modules) -> Path:
     for module in modules:
         assert module.main(["--results", str(results)]) == 0
     return results
+
+
+def tabulated(results: Path) -> tuple[pd.DataFrame, str]:
+    """Analyse `results`; return table1.csv and table1.md."""
+    folder = analyse(results, collect, aggregate, tables) / "tables"
+    return pd.read_csv(folder / "table1.csv"), (folder / "table1.md").read_text()
 
 
 @pytest.fixture(scope="session")
