@@ -154,7 +154,8 @@ class GorilaSettings(MethodSettings):
 
     An actor reports, and pulls the weights anew, after every `rollout_steps` decisions of each of
     its lanes. Over all learners, one batch is learnt from for every `decisions_per_update`
-    decisions of all actors. Updates are those of the server. A `gradient_norm_limit` of 0 is none.
+    decisions of all actors. Updates are those of the server. A `gradient_norm_limit` of 0 is none,
+    as are `learning_rate_warmup_updates` of 0.
     """
 
     double: bool
@@ -177,6 +178,7 @@ class GorilaSettings(MethodSettings):
     epsilon_end: float = _number(0, 1)
     epsilon_anneal_updates: int = _number(1)
     evaluation_epsilon: float = _number(0, 1)
+    learning_rate_warmup_updates: int = _number(0)
     adagrad_epsilon: float = _number(0)
     max_staleness_updates: int = _number(0)
     outlier_deviations: float = _number(0)

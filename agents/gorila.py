@@ -33,7 +33,7 @@ from agents.networks import build_action_values
 from agents.optim import FlatParameters
 from agents.parameter_server import ParameterShard
 from agents.ray_cluster import connect, import_ray
-from agents.schedules import Diverged, learning_rate
+from agents.schedules import Diverged, learning_rate, warmup
 from agents.seeding import derive_seed
 from agents.shares import shares
 
@@ -362,6 +362,7 @@ class Gorila:
             if updates:
                 self._credit_decisions -= updates * settings.decisions_per_update
                 rate = learning_rate(settings, self.frames, self.budget_frames)
+                rate *= warmup(settings, self.counts["updates"])
                 answer = learner.handle.learn.remote(shards, updates, rate)
                 self._submit("learn", learner, answer, updates=updates)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agents.config import MethodSettings, PolicySettings, ReplaySettings
+from agents.config import GorilaSettings, MethodSettings, PolicySettings, ReplaySettings
 
 
 class Diverged(Exception):
@@ -19,6 +19,14 @@ def learning_rate(settings: MethodSettings, frames: int, budget_frames: int) -> 
     if settings.learning_rate_schedule == "constant":
         return settings.learning_rate
     return settings.learning_rate * max(0.0, 1.0 - frames / budget_frames)
+
+
+def warmup(settings: GorilaSettings, updates: int) -> float:
+    """Return the share of the learning rate for the update after `updates`: linear up to 1.
+
+    AdaGrad's first steps are of the rate's size in every weight, whatever the gradient.
+    """
+    return min(1.0, (updates + 1) / max(1, settings.learning_rate_warmup_updates))
 
 
 def exploration(settings: ReplaySettings, frames: int) -> float:

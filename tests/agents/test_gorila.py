@@ -310,17 +310,17 @@ def test_other_methods_never_import_ray() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=METHODS.parents[1], check=True, timeout=300)
 
 
-@pytest.mark.parametrize(("decisions_per_update", "credit"), [(4, 199), (256, 200), (256, 255)])
-def test_somebody_always_has_work(decisions_per_update: int, credit: int) -> None:
-    """A round of 200 decisions: actors wait only for an update that is due."""
-    chosen = tiny(decisions_per_update=decisions_per_update)
+def dispatched(chosen: Any, credit: int, updates: int = 0) -> list[tuple]:
+    """Return what a driver with `credit` decisions to learn for gives its idle workers to do."""
     driver = object.__new__(gorila.Gorila)
     given = []
     handle = SimpleNamespace(
         play=SimpleNamespace(
-            options=lambda **_: SimpleNamespace(remote=lambda _: (given.append("play"), object()))
+            options=lambda **_: SimpleNamespace(
+                remote=lambda _: (given.append(("play",)), object())
+            )
         ),
-        learn=SimpleNamespace(remote=lambda *_: given.append("learn")),
+        learn=SimpleNamespace(remote=lambda *work: given.append(("learn", *work[1:]))),
     )
     process = {"handle": handle, "busy": 0, "adding": 0, "stored_decisions": 10**9}
     driver._processes = {
@@ -328,6 +328,22 @@ def test_somebody_always_has_work(decisions_per_update: int, credit: int) -> Non
         for number, kind in enumerate(("actor", "learner", "shard"))
     }
     driver.settings, driver.frames, driver.budget_frames = chosen, 0, 10**6
+    driver.counts = {"updates": updates}
     driver._tasks, driver._credit_decisions, driver._round_decisions = {}, credit, 200
     driver._dispatch(10**6)
-    assert given
+    return given
+
+
+@pytest.mark.parametrize(("decisions_per_update", "credit"), [(4, 199), (256, 200), (256, 255)])
+def test_somebody_always_has_work(decisions_per_update: int, credit: int) -> None:
+    """A round of 200 decisions: actors wait only for an update that is due."""
+    assert dispatched(tiny(decisions_per_update=decisions_per_update), credit)
+
+
+def test_learners_are_told_the_rate_of_the_warmup() -> None:
+    """Of 0.4, over 100 updates: the 50th has the half, from the 100th on it is whole."""
+    told = {"learning_rate": 0.4, "decisions_per_update": 4}
+    for updates, warmup_updates, rate in ((49, 100, 0.2), (99, 100, 0.4), (300, 100, 0.4),
+                                          (0, 0, 0.4)):  # fmt: skip
+        chosen = tiny(**told, learning_rate_warmup_updates=warmup_updates)
+        assert ("learn", 1, pytest.approx(rate)) in dispatched(chosen, 4, updates)
