@@ -21,7 +21,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from agents.config import CPU_ONLY, load_method
+from agents.config import load_method
 
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
 UNTRAINED = "random"  # the method without settings
@@ -87,20 +87,6 @@ def trained_with(study: Mapping[str, Any], method: str, root: Path) -> dict[str,
     """Return all that makes a run of `method` what it is: its file but the label, and overrides."""
     file = yaml.safe_load((root / _method_file(method)).read_text())
     return {key: file[key] for key in file if key != "label"} | settings(study, method)
-
-
-def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
-    """Return how many processes of a run of `method` compute: A3C's workers, Gorila's, else one."""
-    values = trained_with(study, method, root)
-    if "actors" in values:
-        return int(values["actors"]) + int(values["learners"])
-    return int(values.get("workers", 1))
-
-
-def device(study: Mapping[str, Any], method: str, root: Path) -> str:
-    """Return the study's device, or "cpu" for a method that trains nowhere else."""
-    topology = trained_with(study, method, root)["topology"]
-    return "cpu" if topology in CPU_ONLY else study["device"]
 
 
 Runs = dict[tuple[str, str, int], list[str]]  # by method, game and seed
@@ -329,14 +315,17 @@ def _is_record(method_files: Any) -> bool:
 def _changed_since(
     study: Mapping[str, Any], recorded: Mapping[str, Any], root: Path
 ) -> Iterable[str]:
-    """Settings of the study's methods that its record has otherwise than their files today."""
+    """Settings of the study's methods that its record has otherwise than their files today.
+
+    One that came since is not: a method that it changes has another version.
+    """
     for method in (m for m in study["methods"] if m in recorded):
         then, file = recorded[method]["settings"], _method_file(method)
         now = yaml.safe_load((root / file).read_text())
-        for key in sorted({*then, *now} - {"label"}):
-            if then.get(key) != now.get(key):
+        for key in sorted(then.keys() - {"label"}):
+            if key not in now or then[key] != now[key]:
                 yield (
-                    f"method_files.{method}.settings.{key} = {json.dumps(then.get(key))}: "
+                    f"method_files.{method}.settings.{key} = {json.dumps(then[key])}: "
                     f"{file} has {json.dumps(now.get(key))}; check out the commit of its runs"
                 )
 

@@ -23,11 +23,9 @@ from workflow.study import (
     SCHEMA,
     StudyError,
     changed_settings,
-    device,
     load,
     outdated_runs,
     outdated_text,
-    processes,
     record,
     settings,
     sources,
@@ -186,18 +184,6 @@ def test_equal_studies_say_their_settings_in_the_same_words() -> None:
     assert words == ['{"lanes": 8, "network": "mnih2013"}'] * 2
 
 
-def test_a3c_and_gorila_train_on_the_cpu_of_a_study_on_a_gpu() -> None:
-    methods = ["a2c", "a3c_ff", "a3c_lstm", "gorila", "dqn", "reinforce"]
-    study = load(changed(methods=methods, device="cuda"), ROOT)
-    found = {method: device(study, method, ROOT) for method in methods}
-    assert {method for method, on in found.items() if on == "cpu"} == {
-        "a3c_ff", "a3c_lstm", "gorila"
-    }  # fmt: skip
-    assert set(found.values()) == {"cpu", "cuda"}
-    study = load(changed(methods=["a2c"], device="auto"), ROOT)
-    assert device(study, "a2c", ROOT) == "auto"
-
-
 def write_run(results: Path, study: dict[str, Any], seed: int = 0, **changes: Any) -> Path:
     """Write the part of a finished A2C run's record that says how it was made; return its path."""
     path = results / f"runs/a2c/pong/{seed}/run.json"
@@ -274,6 +260,11 @@ def test_record_holds_the_method_files() -> None:
     assert files["a2c"]["label"] == "A2C"
 
 
+def of_settings(study: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return the study.json with these as the settings of A2C's file then."""
+    return study | {"method_files": {"a2c": study["method_files"]["a2c"] | {"settings": recorded}}}
+
+
 def test_a_record_is_the_same_study(tmp_path: Path) -> None:
     """Key by key and in the same order, or Snakemake would take it for another."""
     study = load(changed(overrides={"a2c": {"gamma": 0.9}}, budget_frames=9000), ROOT)
@@ -288,6 +279,14 @@ def test_a_record_is_the_same_study(tmp_path: Path) -> None:
     message = r"method_files\.a2c\.settings\.version = 1: config/methods/a2c\.yaml has 2; check out"
     with pytest.raises(StudyError, match=message):
         load(again, tmp_path)
+    file.write_text((ROOT / "config/methods/a2c.yaml").read_text())
+    recorded = again["method_files"]["a2c"]["settings"]
+    before_it_came = {key: value for key, value in recorded.items() if key != "gamma"}
+    assert load(of_settings(again, before_it_came), tmp_path) == study
+    with pytest.raises(
+        StudyError, match=r"settings\.bygone = 1: config/methods/a2c\.yaml has null"
+    ):
+        load(of_settings(again, {**recorded, "bygone": 1}), tmp_path)
     other = dict(again, methods=["a3c_ff"])  # what does not run does not matter
     assert load(other | {"overrides": {}}, tmp_path)["methods"] == ["a3c_ff"]
     for wrong in ("a2c", ["a2c"], {"a2c": 1}, {"a2c": {"settings": None}}):
@@ -333,12 +332,3 @@ def test_sources_are_what_python_imports(module: str) -> None:
     assert sources(f"analysis.{module}", ROOT) == sorted(
         name.replace(".", "/") + ".py" for name in printed.split()
     )
-
-
-def test_a3c_takes_a_core_for_each_worker() -> None:
-    study = load(changed(methods=["a2c", "a3c_ff", "a3c_lstm"]), ROOT)
-    assert [processes(study, method, ROOT) for method in study["methods"]] == [1, 16, 16]
-    study = load(changed(methods=["a3c_ff"], overrides={"a3c_ff": {"workers": 3}}), ROOT)
-    assert processes(study, "a3c_ff", ROOT) == 3
-    study["overrides"] = {"gorila": {"actors": 3, "learners": 2}}
-    assert processes(study, "gorila", ROOT) == 5

@@ -4,14 +4,13 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from workflow.resources import device, memory_mb, processes
 from workflow.study import (
     StudyError,
     changed_settings,
-    device,
     load,
     outdated_runs,
     outdated_text,
-    processes,
     sources,
     trained_with,
 )

@@ -18,7 +18,7 @@ rule train_run:
     threads: lambda wildcards: processes(STUDY, wildcards.method, CODE)
     # Where and how it runs; a change here trains nothing again.
     resources:
-        mem_mb=4000,
+        mem_mb=lambda wildcards: memory_mb(STUDY, wildcards.method, CODE),
         gpu=lambda wildcards: int(device(STUDY, wildcards.method, CODE) == "cuda"),
         device=lambda wildcards: device(STUDY, wildcards.method, CODE),
         checkpoint_seconds=STUDY["checkpoint_seconds"],

@@ -1,0 +1,40 @@
+"""What a run needs of a machine: processes, memory, a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agents.config import CPU_ONLY
+from workflow.study import trained_with
+
+# Twice the most that any run without a replay memory took here: REINFORCE's and A3C-LSTM's 1.5 GB.
+BASE_MB = 4000
+REPLAY_BYTES_PER_STEP = (
+    7800  # a frame of 84 x 84 and what belongs to it; the pages of its file count
+)
+GORILA_PROCESS_MB = 500  # each has a PyTorch of its own; measured 420
+
+
+def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
+    """Return how many processes of a run of `method` compute: A3C's workers, Gorila's, else one."""
+    values = trained_with(study, method, root)
+    if "actors" in values:
+        return int(values["actors"]) + int(values["learners"])
+    return int(values.get("workers", 1))
+
+
+def memory_mb(study: Mapping[str, Any], method: str, root: Path) -> int:
+    """Return how much memory to ask a cluster for, in MB, for a run of `method`."""
+    values = trained_with(study, method, root)
+    replay = REPLAY_BYTES_PER_STEP * int(values.get("replay_capacity_steps", 0)) // 10**6
+    shards = 2 * int(values.get("shards", 0))  # each has a replica
+    of_ray = processes(study, method, root) + shards if shards else 0
+    return BASE_MB + replay + GORILA_PROCESS_MB * of_ray
+
+
+def device(study: Mapping[str, Any], method: str, root: Path) -> str:
+    """Return the study's device, or "cpu" for a method that trains nowhere else."""
+    topology = trained_with(study, method, root)["topology"]
+    return "cpu" if topology in CPU_ONLY else study["device"]
