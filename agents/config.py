@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +28,21 @@ def _number(minimum: float, maximum: float = float("inf")) -> Any:
     return field(metadata={"minimum": minimum, "maximum": maximum})
 
 
-def _since(earlier: Any) -> Any:
+def _above_zero() -> Any:
+    return field(metadata={"above": 0.0})
+
+
+def _since(earlier: Any, **bounds: float) -> Any:
     """A setting that came later; with the value `earlier` all is as it was before."""
-    return field(metadata={"earlier": earlier})
+    return field(metadata={"earlier": earlier, **bounds})
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """What every method needs. Units are in the names; gamma and decay per step."""
+    """What every method needs. Units are in the names; gamma and decay per step.
+
+    A `gradient_norm_limit` of 0 is none.
+    """
 
     method: str
     label: str
@@ -56,7 +64,7 @@ class RmspropSettings(MethodSettings):
     """What every method with RMSProp needs besides: all but Gorila, whose server has AdaGrad."""
 
     rmsprop_decay: float = _number(0, 1)
-    rmsprop_epsilon: float = _number(0)
+    rmsprop_epsilon: float = _above_zero()  # else 0 / 0 where a gradient is 0
     rmsprop_epsilon_place: str = _choice("inside_sqrt", "outside_sqrt")
 
 
@@ -136,14 +144,14 @@ class ReplaySettings(RmspropSettings):
     decisions_per_update: int = _number(1)
     batch_size: int = _number(1)
     loss_reduction: str = _choice("mean", "sum")
-    error_limit: float = _number(0)
+    error_limit: float = _above_zero()
     target_period_frames: int = _number(1)
     epsilon_start: float = _number(0, 1)
     epsilon_end: float = _number(0, 1)
     epsilon_anneal_frames: int = _number(1)
     evaluation_epsilon: float = _number(0, 1)
     priority_exponent: float = _number(0)
-    priority_epsilon: float = _number(0)
+    priority_epsilon: float = _above_zero()  # else an error of 0 is never drawn again
     importance_exponent_start: float = _number(0, 1)
     importance_anneal_frames: int = _number(1)
 
@@ -154,8 +162,8 @@ class GorilaSettings(MethodSettings):
 
     An actor reports, and pulls the weights anew, after every `rollout_steps` decisions of each of
     its lanes. Over all learners, one batch is learnt from for every `decisions_per_update`
-    decisions of all actors. Updates are those of the server. A `gradient_norm_limit` of 0 is none,
-    as are `learning_rate_warmup_updates` of 0.
+    decisions of all actors. Updates are those of the server. The warm-up counts the gradients sent,
+    those that are discarded among them; 0 is none.
     """
 
     double: bool
@@ -172,14 +180,14 @@ class GorilaSettings(MethodSettings):
     decisions_per_update: int = _number(1)
     batch_size: int = _number(1)
     loss_reduction: str = _choice("mean", "sum")
-    error_limit: float = _number(0)
+    error_limit: float = _above_zero()
     target_period_updates: int = _number(1)
     epsilon_start: float = _number(0, 1)
     epsilon_end: float = _number(0, 1)
     epsilon_anneal_updates: int = _number(1)
     evaluation_epsilon: float = _number(0, 1)
-    learning_rate_warmup_updates: int = _number(0)
-    adagrad_epsilon: float = _number(0)
+    learning_rate_warmup_updates: int = _since(0, minimum=0, maximum=float("inf"))
+    adagrad_epsilon: float = _above_zero()  # else 0 / 0 where a gradient is 0
     max_staleness_updates: int = _number(0)
     outlier_deviations: float = _number(0)
     outlier_window_updates: int = _number(2)
@@ -214,10 +222,14 @@ def _check(where: str, spec: dataclasses.Field, kind: type, value: Any) -> Any:
         raise ValueError(
             f"{where}: {spec.name}: unknown value {value!r}; allowed: {', '.join(allowed)}"
         )
+    if "above" in spec.metadata and value <= spec.metadata["above"]:
+        raise ValueError(f"{where}: {spec.name}: {value!r} is not above {spec.metadata['above']}")
     if "minimum" in spec.metadata:
         low, high = spec.metadata["minimum"], spec.metadata["maximum"]
         if not low <= value <= high:
             raise ValueError(f"{where}: {spec.name}: {value!r} is not in [{low}, {high}]")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{where}: {spec.name}: {value!r} is not a finite number")
     return value
 
 

@@ -251,7 +251,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         selection["action_selection"] = "sample"  # the likeliest of equal logits is no random play
         milestone = 0  # the same policy at every milestone plays the same episodes
     epsilon = policy["settings"].get("evaluation_epsilon")  # of value-based methods
-    if epsilon is not None:
+    if epsilon is not None and selection["action_selection"] == "sample":
         selection["evaluation_epsilon"] = epsilon
     env = atari.AtariLanes(
         policy["game"], min(options.lanes, options.episodes), protocol, options.threads

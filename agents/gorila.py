@@ -107,7 +107,8 @@ class Gorila:
                 f"learners: {settings.learners}, but each needs an actor; "
                 f"allowed: 1 to {settings.actors}, the number of actors"
             )
-        least = 2 * settings.actors * settings.lanes_per_actor
+        env = make_lanes(1)
+        least = (env.observation_shape[0] + 2) * settings.actors * settings.lanes_per_actor
         if settings.replay_capacity_steps < least:
             raise ValueError(
                 f"replay_capacity_steps: {settings.replay_capacity_steps} is too little for all "
@@ -120,7 +121,6 @@ class Gorila:
         self.counts = dict.fromkeys(
             ("updates", "outliers", "stale_pushes", *(f"replaced_{kind}s" for kind in KINDS)), 0
         )
-        env = make_lanes(1)
         network = build_action_values(
             settings, env.actions, derive_seed(run_seed, "weights"), env.observation_shape
         )
@@ -333,8 +333,13 @@ class Gorila:
 
     def _ready_learners(self) -> list[_Process]:
         """Learners with their share of what is played before learning starts."""
-        share = self.settings.learning_starts_frames / FRAMES_PER_STEP / self.settings.learners
-        return [p for p in self._all("learner") if p.stored_decisions >= max(share, 1)]
+        settings = self.settings
+        of_actor = settings.learning_starts_frames / FRAMES_PER_STEP / settings.actors
+        needed = {
+            learner.index: of_actor * len(range(learner.index, settings.actors, settings.learners))
+            for learner in self._all("learner")
+        }
+        return [p for p in self._all("learner") if p.stored_decisions >= max(needed[p.index], 1)]
 
     def _dispatch(self, until_frames: int) -> None:
         """Give work to who has none: rollouts up to `until_frames`, updates as far as due."""

@@ -166,12 +166,13 @@ def centred_rmsprop_step(
 
 
 def clip_gradient(gradient: Tensor, norm_limit: float, norm: Tensor | None = None) -> Tensor:
-    """Scale `gradient` [P] in place to an L2 norm of at most `norm_limit`; return its norm.
+    """Scale `gradient` [P] in place to an L2 norm of at most `norm_limit`, 0 for none; return it.
 
     The norm is a 0-d tensor and is not finite if any element is not: check it before the gradient
     is used. `norm` is given where `gradient` is a part of a longer one, which has that norm.
     """
     if norm is None:
         norm = torch.linalg.vector_norm(gradient)
-    gradient.mul_(torch.clamp(norm_limit / (norm + 1e-6), max=1.0))
+    if norm_limit:
+        gradient.mul_(torch.clamp(norm_limit / (norm + 1e-6), max=1.0))
     return norm

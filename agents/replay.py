@@ -130,10 +130,11 @@ class ReplayMemory:
         self.lanes = lanes
         self.stack = observation_shape[0]
         self.capacity = settings.replay_capacity_steps // lanes  # of each ring
-        if self.capacity < 2:
+        least = self.stack + 2  # a new episode's first stack drives out as many, and one to draw
+        if self.capacity < least:
             raise ValueError(
                 f"replay_capacity_steps: {settings.replay_capacity_steps} is too little for "
-                f"{lanes} lanes; allowed: at least {2 * lanes}"
+                f"{lanes} lanes; allowed: at least {least * lanes}"
             )
         self.slack = self.capacity // SLACK_SHARE + 8 * (self.stack + 1)
         self.ring = self.capacity + self.stack + self.slack
@@ -356,7 +357,13 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """Map the file of that many bytes, kept as it is where it is there already."""
     size = int(np.prod(shape))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    # Not to append: where the file system cannot allocate, glibc writes zeros, and cannot then.
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
         # Now: writing to a mapped file without room kills the process without a word.
-        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, for {size:,} bytes", str(path)) from error
+    finally:
+        os.close(file)
     return np.memmap(path, np.uint8, "r+", shape=shape)

@@ -311,7 +311,10 @@ class Run:
 
 
 def check_folder(spec: RunSpec, out: Path) -> None:
-    """Refuse a folder with the record of another run: `ResumeError` names what differs."""
+    """Refuse a folder with the record of another run, whose policies would be overwritten.
+
+    `ResumeError` says what differs.
+    """
     path = out / "run.json"
     if not path.exists():
         return
@@ -323,3 +326,8 @@ def check_folder(spec: RunSpec, out: Path) -> None:
             raise checkpoint.ResumeError(
                 f"out: {path} is of another run: {key} {record.get(key)!r}, not {value!r}"
             )
+    if record.get("spec_hash", spec.spec_hash()) != spec.spec_hash():
+        raise checkpoint.ResumeError(
+            f"out: {path} is of a run with other settings, protocol or budget; "
+            "give another folder, or delete that record first"
+        )

@@ -9,8 +9,8 @@ from typing import Any
 from agents.config import CPU_ONLY
 from workflow.study import trained_with
 
-# Twice the most that any run without a replay memory took here: REINFORCE's and A3C-LSTM's 1.5 GB.
-BASE_MB = 4000
+BASE_MB = 4000  # one process takes up to 1.5 GB, REINFORCE's with its whole episodes
+WORKER_MB = 250  # of A3C; 16 take 4.3 to 6.0 GB where the pages that they share count for each
 REPLAY_BYTES_PER_STEP = (
     7800  # a frame of 84 x 84 and what belongs to it; the pages of its file count
 )
@@ -31,7 +31,8 @@ def memory_mb(study: Mapping[str, Any], method: str, root: Path) -> int:
     replay = REPLAY_BYTES_PER_STEP * int(values.get("replay_capacity_steps", 0)) // 10**6
     shards = 2 * int(values.get("shards", 0))  # each has a replica
     of_ray = processes(study, method, root) + shards if shards else 0
-    return BASE_MB + replay + GORILA_PROCESS_MB * of_ray
+    workers = WORKER_MB * int(values.get("workers", 0))
+    return BASE_MB + workers + replay + GORILA_PROCESS_MB * of_ray
 
 
 def device(study: Mapping[str, Any], method: str, root: Path) -> str:

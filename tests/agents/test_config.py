@@ -85,6 +85,8 @@ def a2c(tmp_path: Path, **changes: object) -> Path:
         ({"precision": "float16"}, ["precision", "float16", "float32, bfloat16"]),
         ({"gamma": 1.5}, ["gamma", "1.5", "[0, 1]"]),
         ({"gamma": float("nan")}, ["gamma", "nan", "[0, 1]"]),
+        ({"learning_rate": float("inf")}, ["learning_rate", "inf", "not a finite number"]),
+        ({"rmsprop_epsilon": 0.0}, ["rmsprop_epsilon", "0.0", "not above 0"]),
         ({"lanes": 0}, ["lanes", "0", "[1, inf]"]),
         ({"learning_rate": -0.1}, ["learning_rate", "-0.1", "[0, inf]"]),
         ({"lanes": 2.5}, ["lanes", "int", "2.5"]),

@@ -286,7 +286,7 @@ def test_every_number_has_a_comment() -> None:
     ("overrides", "message"),
     [
         ({"learners": 3}, "learners: 3, but each needs an actor; allowed: 1 to 2"),
-        ({"replay_capacity_steps": 15}, "replay_capacity_steps: 15 .* at least 16"),
+        ({"replay_capacity_steps": 15}, "replay_capacity_steps: 15 .* at least 24"),
     ],
 )
 def test_what_does_not_fit_is_refused(overrides: dict, message: str) -> None:
@@ -322,7 +322,7 @@ def dispatched(chosen: Any, credit: int, updates: int = 0) -> list[tuple]:
         ),
         learn=SimpleNamespace(remote=lambda *work: given.append(("learn", *work[1:]))),
     )
-    process = {"handle": handle, "busy": 0, "adding": 0, "stored_decisions": 10**9}
+    process = {"handle": handle, "index": 0, "busy": 0, "adding": 0, "stored_decisions": 10**9}
     driver._processes = {
         number: SimpleNamespace(kind=kind, **process)
         for number, kind in enumerate(("actor", "learner", "shard"))
@@ -338,6 +338,18 @@ def dispatched(chosen: Any, credit: int, updates: int = 0) -> list[tuple]:
 def test_somebody_always_has_work(decisions_per_update: int, credit: int) -> None:
     """A round of 200 decisions: actors wait only for an update that is due."""
     assert dispatched(tiny(decisions_per_update=decisions_per_update), credit)
+
+
+def test_learners_begin_when_their_actors_have_played_their_part() -> None:
+    """Three actors, two learners: of 1,200 decisions the first one waits for 800, the other 400."""
+    driver = object.__new__(gorila.Gorila)
+    driver.settings = tiny(actors=3, learning_starts_frames=4800)
+    for stored, ready in (((799, 399), []), ((800, 399), [0]), ((799, 400), [1])):
+        driver._processes = {
+            index: SimpleNamespace(kind="learner", index=index, stored_decisions=decisions)
+            for index, decisions in enumerate(stored)
+        }
+        assert [learner.index for learner in driver._ready_learners()] == ready
 
 
 def test_learners_are_told_the_rate_of_the_warmup() -> None:

@@ -118,6 +118,12 @@ def test_clipping_is_pytorchs(limit: float) -> None:
     torch.testing.assert_close(gradient.norm().item(), min(limit, 5.0), rtol=1e-5, atol=0)
 
 
+def test_a_limit_of_0_clips_nothing() -> None:
+    gradient = torch.tensor([3.0, 4.0])
+    assert clip_gradient(gradient, 0.0).item() == 5.0
+    assert gradient.tolist() == [3.0, 4.0]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_norm_of_a_gradient_that_is_not_finite_says_so(bad: float) -> None:
     assert not torch.isfinite(clip_gradient(torch.tensor([1.0, bad]), 0.5))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,8 +224,27 @@ def test_another_capacity_is_named(tmp_path: Path) -> None:
 
 
 def test_a_capacity_without_room_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"replay_capacity_steps: 3 .* at least 4"):
+    with pytest.raises(ValueError, match=r"replay_capacity_steps: 3 .* at least 10"):
         memory(tmp_path, capacity=3)
+    memory(tmp_path, capacity=10)
+
+
+def test_a_file_system_that_cannot_allocate_gets_zeros_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As glibc does where the file system has no fallocate: EBADF on a file opened to append."""
+
+    def by_hand(file: int, offset: int, size: int) -> None:
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        if size > 10**8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.ftruncate(file, offset + size)
+
+    monkeypatch.setattr(os, "posix_fallocate", by_hand)
+    memory(tmp_path)
+    with pytest.raises(OSError, match=r"No space left on device, for .* bytes: .*frames"):
+        memory(tmp_path / "full", capacity=10**8)
 
 
 def test_an_empty_memory_says_so(tmp_path: Path) -> None:

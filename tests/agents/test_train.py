@@ -325,6 +325,11 @@ def test_the_folder_of_another_run_is_refused(
         assert train.main(arguments(trained, **{key: value})) == 1
         assert f"run.json is of another run: {key}" in capsys.readouterr().err
         assert (trained / "run.json").read_text() == record
+    changed = json.loads(record) | {"spec_hash": "of other settings"}
+    (trained / "run.json").write_text(json.dumps(changed))
+    assert train.main(arguments(trained)) == 1
+    assert "run.json is of a run with other settings" in capsys.readouterr().err
+    (trained / "run.json").write_text(record)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

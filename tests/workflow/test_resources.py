@@ -53,3 +53,9 @@ def test_a3c_and_gorila_train_on_the_cpu_of_a_study_on_a_gpu() -> None:
     assert set(found.values()) == {"cpu", "cuda"}
     study = load(changed(methods=["a2c"], device="auto"), ROOT)
     assert device(study, "a2c", ROOT) == "auto"
+
+
+def test_a3c_workers_are_asked_for() -> None:
+    """16 of them took 6.0 GB in results/benchmarks/speed.md, where each counts the shared pages."""
+    study = load(changed(methods=["a3c_ff"]), ROOT)
+    assert memory_mb(study, "a3c_ff", ROOT) > 6500
