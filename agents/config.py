@@ -259,7 +259,8 @@ def load_method(path: Path, overrides: dict[str, Any] | None = None) -> MethodSe
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        known = known or "none; a path is needed, such as config/methods/a2c.yaml"
         raise ValueError(f"method: no file {path}; methods there: {known}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error

@@ -39,6 +39,11 @@ def export(run: Path, out: Path, max_bytes: int = MAX_BYTES) -> str:
     It gets the same name below `out` as below `run`, next to where `run.json` belongs. A run that
     is not finished has none, and a file above `max_bytes` is not written.
     """
+    if not (run / "run.json").exists():
+        raise ValueError(
+            f"RUN: {run / 'run.json'} does not exist: METHOD/GAME/SEED of a finished run "
+            "below --results, which is results/STUDY/runs"
+        )
     record = json.loads((run / "run.json").read_text())
     if record["status"] != "finished":
         return f"{run}: {record['status']}, no policy"
@@ -60,7 +65,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m agents.export", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="METHOD/GAME/SEED")
-    parser.add_argument("--results", type=Path, required=True, help="folder that holds the runs")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="results/STUDY/runs, the folder of all runs"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for METHOD/GAME/SEED/...")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="of one policy")
     return parser.parse_args(arguments)

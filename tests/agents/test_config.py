@@ -146,6 +146,8 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
 def test_a_missing_file_names_the_methods_that_exist() -> None:
     with pytest.raises(ValueError, match=r"no file .*a4c.yaml; methods there: .*a3c_ff"):
         config.load_method(METHODS / "a4c.yaml")
+    with pytest.raises(ValueError, match=r"no file a2c; .* such as config/methods/a2c\.yaml"):
+        config.load_method(Path("a2c"))
 
 
 @pytest.mark.parametrize("text", ["a: [", "just words", "- 1\n- 2", ""])

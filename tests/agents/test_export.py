@@ -120,3 +120,11 @@ def test_a_policy_is_never_written_over_itself(copied: Path, capsys: pytest.Capt
         said = capsys.readouterr().err
         assert "must be relative to --results" in said or "is the policy itself" in said
         assert (copied / "policies/1000.pt").read_bytes() == before
+
+
+def test_a_run_that_is_not_there_is_named(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["a2c/pong/9", "--results", str(copied.parent), "--out", str(tmp_path / "out")]
+    assert export.main(arguments) == 1
+    assert "a2c/pong/9/run.json does not exist: METHOD/GAME/SEED" in capsys.readouterr().err
