@@ -166,7 +166,7 @@ def centred_rmsprop_step(
 
 
 def clip_gradient(gradient: Tensor, norm_limit: float, norm: Tensor | None = None) -> Tensor:
-    """Scale `gradient` [P] in place to an L2 norm of at most `norm_limit`, 0 for none; return it.
+    """Clip `gradient` [P] in place to the L2 norm `norm_limit`, 0 for none; return its norm before.
 
     The norm is a 0-d tensor and is not finite if any element is not: check it before the gradient
     is used. `norm` is given where `gradient` is a part of a longer one, which has that norm.
