@@ -20,7 +20,7 @@ def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> li
     if cells.empty:
         return []
     listed = [
-        f"{study.method_label(method)} at {frames_text(milestone)} in {game} ({cut} of {count})"
+        f"{study.row_label(method, milestone)} in {game} ({cut} of {count})"
         for (method, milestone, game), (cut, count) in zip(
             cells.index, cells.itertuples(index=False), strict=True
         )
@@ -74,9 +74,8 @@ def _missing_parts(study: Study, missing: pd.DataFrame) -> list[str]:
         lacking.setdefault((method, reason, cells), []).append(milestone)
     labels: dict[tuple, list[str]] = {}
     for (method, reason, cells), milestones in lacking.items():
-        label = study.method_label(method)
-        if milestones != list(study.milestones_of(method)):
-            label += f" at {' and '.join(map(frames_text, milestones))}"
+        every = milestones == list(study.milestones_of(method))
+        label = study.rows_label(method, [] if every else milestones)
         labels.setdefault((reason, cells), []).append(label)
     return parts + [
         f"{', '.join(names)}: {MISSING_REASONS.get(reason, reason)} ({cells})"

@@ -1,5 +1,7 @@
 """Footnotes on what a study does otherwise than the papers: budgets, exploration, settings."""
 
+import pandas as pd
+
 from analysis.render import frames_text
 from analysis.scores import UNTRAINED, Study
 
@@ -55,25 +57,35 @@ def exploration_notes(study: Study) -> list[str]:
     """Return a note where value-based methods do not explore alike: they differ in more than
     their name says."""
     settings = {method: study.expected_settings(method) for method in study.methods}
+    greedy = study.evaluation["action_selection"] == "greedy"
+    keys = ("epsilon_end",) if greedy else ("epsilon_end", "evaluation_epsilon")
     found = {
-        study.method_label(method): (own["epsilon_end"], own["evaluation_epsilon"])
+        study.method_label(method): tuple(own[key] for key in keys)
         for method, own in settings.items()
-        if "epsilon_end" in own and "evaluation_epsilon" in own
+        if all(key in own for key in keys)
     }
     if len(set(found.values())) < 2:
         return []
-    listed = ", ".join(f"{label} {end:g} and {ev:g}" for label, (end, ev) in found.items())
+    listed = ", ".join(
+        f"{label} {' and '.join(f'{epsilon:g}' for epsilon in own)}" for label, own in found.items()
+    )
     return [
-        "Each value-based method explores as its paper says, so that differences between them are "
-        "not of their targets or networks alone: epsilon at the end of training and in "
-        f"evaluation: {listed}."
+        "The value-based methods do not explore alike, so that differences between them are not of "
+        "their targets or networks alone: epsilon at the end of training"
+        f"{'' if greedy else ' and in evaluation'}: {listed}."
     ]
 
 
-def override_notes(study: Study) -> list[str]:
-    """Return one note that lists the settings in which the study leaves the method files."""
+def override_notes(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Return one note that lists the settings in which the study leaves the method files.
+
+    Those of methods that have a run; without such a method no note.
+    """
+    trained = [method for method in study.methods if method in set(runs["method"])]
+    if not trained or study.only_random_play:
+        return []
     parts = []
-    for method in study.methods:
+    for method in trained:
         own = study.method_files.get(method, {}).get("settings", {})
         changed = {
             key: value

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from analysis.normalise import NORMALISED_WITH
-from analysis.scores import UNTRAINED, Study, complete_seeds
+from analysis.scores import Study, complete_seeds
 
 UNTIMED = "Whatever else the machines did meanwhile is in it: no measure of speed."
 FIGURES = {
@@ -25,7 +25,7 @@ def names(study: Study) -> list[str]:
     Without a method that is trained there is no learning curve, without two no comparison.
     """
     absent = set()
-    if set(study.methods) == {UNTRAINED}:
+    if study.only_random_play:
         absent |= {name for name in FIGURES if name.startswith("learning_curves")}
     if len(study.methods) == 1:
         absent.add("probability_of_improvement")
@@ -51,7 +51,8 @@ def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
     any_game = _absent(study, scores.loc[scores["milestone"] == last, "method"].unique())
     return {
         "learning_curves": f"Points: {band}. Thin lines: training curves that others have "
-        "published, where there are any (analysis/reference/curves.csv names them). " + ends,
+        "published, where there are any, of the Nature network (analysis/reference/curves.csv "
+        "names them). " + ends,
         "learning_curves_hours": f"Points against wall-clock time of training: {band}. "
         f"A line ends where its fastest run ends. {UNTIMED}",
         "learning_curves_normalised": "Percent of human, mean over the study's games, by frames "

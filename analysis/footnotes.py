@@ -17,10 +17,17 @@ PROTOCOLS = {
     "no no-op starts",
 }
 ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest action taken"}
+TIME_TEXT = (
+    "Training time of a row trained here is the mean over its runs (one game, one seed each): "
+    "wall-clock time, and time summed over cores, on the hardware that the report names, "
+    "whatever else it did meanwhile: no measure of speed. Published times are as printed."
+)
 
 
 def actions_text(study: Study) -> str:
     """Return how evaluated policies chose actions; those of action values are not sampled from."""
+    if study.only_random_play:
+        return "all actions equally likely"
     selection = study.evaluation["action_selection"]
     epsilons = {
         study.method_label(method): study.expected_settings(method).get("evaluation_epsilon")
@@ -51,22 +58,22 @@ def notes(
         "tables (`snakemake published`). Human starts are not public, so rows trained here are "
         "measured under another protocol than these and compare only roughly.",
         *_noop_notes(study, table),
-        f"Trained here: {PROTOCOLS.get(study.protocol, study.protocol)}; "
+        f"{'Measured' if study.only_random_play else 'Trained'} here: "
+        f"{PROTOCOLS.get(study.protocol, study.protocol)}; "
         f"{evaluation['episodes']} evaluation episodes per run and milestone, "
         f"{actions_text(study)}, evaluation seed {evaluation['seed']}, at most "
         f"108,000 frames an episode.{_same_network_text(table)} Normalised with "
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
         f"{RULES[study.rule]}.",
         *exploration_notes(study),
-        *([_selection_note(study), budget_note(study)]
-          if set(study.methods) != {UNTRAINED} else []),
+        *([] if study.only_random_play else [_selection_note(study), budget_note(study)]),
         *([_atari5_note()] if atari5.applies(study) else []),
         interval_note(study, table),
-        "Training time of a row trained here is the mean over its runs (one game, one seed each): "
-        "wall-clock time, and time summed over cores, on the hardware that the report names, "
-        "whatever else it did meanwhile: no measure of speed. Published times are as printed.",
     ]  # fmt: skip
-    out += override_notes(study)
+    if not study.only_random_play:
+        out.append(TIME_TEXT)
+    out += override_notes(study, runs)
+    out += study.notes
     out += seed_notes(study, table, episodes)
     out += noise_notes(study, table, episodes)
     out += truncated_notes(study, episodes)

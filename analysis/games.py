@@ -37,6 +37,7 @@ COLUMNS = [
     "selected",
     "flag",
     "source",
+    "caveat",
 ]
 
 
@@ -80,6 +81,7 @@ def _published(cells: pd.DataFrame, game: str, kind: str, protocol: str, system:
         "score": cell["value"],
         "flag": cell["flag"],
         "source": cell["paper"],
+        "caveat": cell["caveat"],
     }
 
 
@@ -125,6 +127,8 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
     main = table[table["kind"].isin(("reference", "trained", "published"))]
     trained = table[table["kind"] == "trained"]
     other = table[table["kind"] == "reimplementation"]
+    said = other[other["caveat"].fillna("") != ""]
+    caveats = said[["row", "caveat"]].drop_duplicates().itertuples(index=False)
     flagged = (table["flag"].fillna("") != "").any()
     out = [
         _wide(
@@ -155,7 +159,8 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
             lambda row: score_text(row.score) + ("†" if row.flag else ""),
             ["Number of frames, protocol and which policy or episodes were measured, as "
              "published; they are not under one protocol."]
-            + (["† the source prints a score that the game cannot give."] if flagged else []),
+            + (["† the source prints a score that the game cannot give."] if flagged else [])
+            + [f"{row}: {caveat}." for row, caveat in caveats],
         ),
     ]  # fmt: skip
     return [grid for grid in out if grid.rows]

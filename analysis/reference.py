@@ -93,8 +93,8 @@ def load_scores(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) 
     Columns: protocol, system, game, value (points), flag (empty or a key of FLAGS), then those of
     `systems.csv`: label, paper, references (the protocol of the random and human scores to
     normalise with), budget_frames (NaN where not published), selection, seeds, games, printed_mean
-    and printed_median (percent, with printed_in), source. The reference players are the systems
-    `random` and `human`.
+    and printed_median (percent, with printed_in), source, caveat (empty: none). The reference
+    players are the systems `random` and `human`.
 
     Raises:
         ValueError: for anything `check_scores` refuses, an unknown protocol or system, a doubled
@@ -116,7 +116,8 @@ def load_scores(folder: str | Path = FOLDER, games_csv: str | Path = GAMES_CSV) 
         cell = scores.loc[doubled, key].iloc[0]
         raise ValueError(f"{folder.name}: two scores for {' / '.join(cell)}")
 
-    systems = _read(folder / "systems.csv")
+    systems = _read(folder / "systems.csv", dtype={"caveat": str})
+    systems["caveat"] = systems["caveat"].fillna("")
     _check_allowed(systems, "protocol", PROTOCOLS, "systems.csv")
     _check_allowed(systems, "references", REFERENCE_PROTOCOLS, "systems.csv")
     if (doubled := systems.duplicated(["protocol", "system"])).any():

@@ -97,7 +97,7 @@ def figure_html(results: Path, name: str, title: str, text: str) -> str:
     )
 
 
-def protocol_html(study: Study) -> str:
+def protocol_html(study: Study, runs: pd.DataFrame) -> str:
     """Return how the rows were trained and measured, and where that leaves the papers."""
     evaluation = study.evaluation
     facts = {
@@ -122,7 +122,8 @@ def protocol_html(study: Study) -> str:
     lines = ["<dl>"]
     lines += [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()]
     lines.append("</dl>")
-    lines.append(f"<h3>Deviations</h3>\n<p>{_code(override_notes(study)[0])}</p>")
+    lines.append("<h3>Deviations</h3>")
+    lines += [f"<p>{_code(note)}</p>" for note in (*override_notes(study, runs), *study.notes)]
     rows = [
         Row([study.method_label(method), f"`{key}`" if key else render.DASH, reason])
         for method in study.methods
@@ -270,7 +271,7 @@ def report(results: Path) -> str:
         "figures": ("Figures", "".join(
             figure_html(results, name, FIGURES[name], caption(name, study, scores))
             for name in names(study))),
-        "protocol": ("Protocol and deviations", protocol_html(study)),
+        "protocol": ("Protocol and deviations", protocol_html(study, runs)),
         "games": ("Raw scores per game", "".join(
             render.html_table(part, f"games-{number}") for number, part in enumerate(per_game, 1))),
         "runs": ("Runs and their cost", render.html_table(costs_grid(study, runs), "cost")

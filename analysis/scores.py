@@ -12,7 +12,7 @@ everything printed goes through that.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pandas as pd
 
 from analysis.normalise import normalise
 from analysis.reference import references
+from analysis.render import frames_text
 
 # Every method of the table with its printed name, from the simplest on: the order of all tables,
 # and the key of each method's colour.
@@ -135,6 +136,7 @@ class Study:
     rng_seed: int
     incomplete: str
     method_files: dict[str, dict[str, Any]]
+    notes: list[str]
 
     @property
     def these_games(self) -> str:
@@ -145,6 +147,20 @@ class Study:
         """Return the printed name: the method file's own, else the one in METHODS."""
         given = self.method_files.get(method, {}).get("label")
         return given or METHODS.get(method, method)
+
+    def row_label(self, method: str, milestone: int) -> str:
+        """Return the name of a row trained here: `A2C at 10M`; random play has no milestone."""
+        return self.rows_label(method, [] if method == UNTRAINED else [milestone])
+
+    def rows_label(self, method: str, milestones: Sequence[int]) -> str:
+        """Return the method's name with those of its `milestones`, without where there is none."""
+        at = f" at {' and '.join(map(frames_text, milestones))}" if milestones else ""
+        return f"{self.method_label(method)}{at}"
+
+    @property
+    def only_random_play(self) -> bool:
+        """Return whether the study trains nothing."""
+        return set(self.methods) == {UNTRAINED}
 
     def milestones_of(self, method: str) -> list[int]:
         """Return the milestones at which policies of `method` differ: for random play one."""
@@ -219,6 +235,7 @@ def load_study(results: Path) -> Study:
             rng_seed=int(raw["statistics"]["rng_seed"]),
             incomplete=raw["incomplete"],
             method_files=raw.get("method_files") or {},
+            notes=list(raw.get("notes") or []),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path}: missing or wrong key {error}") from None

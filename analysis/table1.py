@@ -264,7 +264,6 @@ def grid(
     missing: pd.DataFrame,
 ) -> Grid:
     """Return `table1` ready to print, with the notes that a reader needs below it."""
-    count = len(study.games)
     these = study.these_games
     differ = same_network(table) is None
     columns = [
@@ -287,10 +286,11 @@ def grid(
     rows: list[Row] = []
     section = ""
     for row in table.itertuples():
-        if KINDS[row.kind] != section:
-            section = KINDS[row.kind]
+        kind = "Measured here" if row.method == UNTRAINED else KINDS[row.kind]
+        if kind != section:
+            section = kind
             rows.append(Row([section], section=True))
-        cells = _cells(row, count, _metrics(study))
+        cells = _cells(study, row, _metrics(study))
         if not differ:
             del cells[NETWORK_COLUMN]
         rows.append(Row(cells))
@@ -306,14 +306,15 @@ def _metrics(study: Study) -> tuple[str, ...]:
     return ("mean", "median", "iqm", *(["atari5"] if atari5.applies(study) else []))
 
 
-def _cells(row, count: int, metrics: tuple[str, ...]) -> list[str]:
+def _cells(study: Study, row, metrics: tuple[str, ...]) -> list[str]:
+    count = len(study.games)
     if row.kind == "not_trained":
         return [row.row, "not trained in this study", *[DASH] * (9 + len(metrics))]
     if row.method == UNTRAINED:
         training, name, how = "nothing is trained", row.row, DASH
     elif row.kind in ("trained", "no_complete_seed"):
         training = f"{hours_text(row.hours)} ({hours_text(row.core_hours, 'core-')})"
-        name = f"{row.row} at {frames_text(row.milestone)}"
+        name = study.row_label(row.method, row.milestone)
         how = ", ".join(filter(None, (row.network, row.precision, row.device)))
     else:
         training, name, how = row.training_time, row.row, DASH

@@ -5,7 +5,6 @@ import math
 import pandas as pd
 
 from analysis.reference import references
-from analysis.render import frames_text
 from analysis.scores import Study, complete_seeds, run_scores, score_matrix
 
 # Above this share of the absolute scores the mean is said to be one game's.
@@ -22,8 +21,11 @@ def interval_note(study: Study, table: pd.DataFrame) -> str:
     )
     one = trained[trained["seeds"] == 1]
     if len(one):
-        names = ", ".join(dict.fromkeys(one["row"]))
-        text += f" One seed gives no interval: {names}."
+        names = []
+        for method, rows in one.groupby("method", sort=False):
+            every = len(rows) == (trained["method"] == method).sum()
+            names.append(study.rows_label(method, [] if every else list(rows["milestone"])))
+        text += f" One seed gives no interval: {', '.join(names)}."
     few = trained[(trained["seeds"] > 1) & (trained["seeds"] < 5)]
     if len(few):
         counts = sorted({int(seeds) for seeds in few["seeds"]})
@@ -54,7 +56,7 @@ def seed_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> lis
             continue
         matrix = score_matrix(study, scores, row.method, row.milestone)
         means = ", ".join(f"{100 * mean:.1f}" for mean in matrix.mean(axis=1))
-        parts.append(f"{row.row} at {frames_text(row.milestone)} {means}")
+        parts.append(f"{study.row_label(row.method, row.milestone)} {means}")
     if not parts:
         return []
     over = f" over {study.these_games}" if len(study.games) > 1 else ""
@@ -83,7 +85,7 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
     for row in rows.itertuples():
         own = scores[(scores["method"] == row.method) & (scores["milestone"] == row.milestone)]
         own = own[own["seed"].isin(complete_seeds(study, scores, row.method, row.milestone))]
-        name = f"{row.row} at {frames_text(row.milestone)}"
+        name = study.row_label(row.method, row.milestone)
         errors.append(f"{name} {math.sqrt((own['error'] ** 2).sum()) / len(own):.1f}")
         by_game = 100 * own.groupby("game")["normalised"].mean()
         game = by_game.abs().idxmax()

@@ -102,7 +102,7 @@ def test_notes_of_a_complete_study(analysed: Path):
         "REINFORCE: `network` nature -> mnih2013; A2C: `network` nature -> mnih2013, `lanes` 16",
     ):
         assert words in notes
-    for words in ("One seed", "Diverged", "met the limit of frames", "Missing", "explores as"):
+    for words in ("One seed", "Diverged", "met the limit of frames", "Missing", "explore alike"):
         assert words not in notes
 
 
@@ -138,6 +138,55 @@ def test_methods_that_explore_differently_are_told(tmp_path: Path):
         assert told == (other == "double_dqn")
 
 
+def test_a_greedy_evaluation_has_no_epsilon(tmp_path: Path):
+    """What differs in it alone is not told then, and what differs in training is."""
+    evaluation = {"episodes": 4, "action_selection": "greedy", "seed": 1000}
+    for name, ends, told in (
+        ("same", (0.1, 0.1), None),
+        ("differs", (0.1, 0.01), "at the end of training: DQN 0.1, Double DQN 0.01."),
+    ):
+        overrides = {
+            method: {"epsilon_end": end, "evaluation_epsilon": end_of_evaluation}
+            for method, end, end_of_evaluation in zip(
+                ("dqn", "double_dqn"), ends, (0.05, 0.001), strict=True
+            )
+        }
+        results = synthetic.write_study(
+            tmp_path / name, methods=list(overrides), seeds=[0], overrides=overrides,
+            evaluation=evaluation,
+        )  # fmt: skip
+        markdown = tabulated(results)[1]
+        assert ("do not explore alike" in markdown) == (told is not None)
+        assert told is None or told in markdown
+
+
+def test_notes_of_the_study_are_printed(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", notes=["Settings chosen on Pong."])
+    assert ". Settings chosen on Pong.\n" in tabulated(results)[1]
+
+
+def test_overrides_of_a_method_without_a_run_are_not_listed(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    shutil.rmtree(results / "runs" / "a2c")
+    markdown = tabulated(results)[1]
+    assert "from the method files: REINFORCE: `network` nature -> mnih2013.\n" in markdown
+
+
+def test_random_play_is_not_called_trained(tmp_path: Path):
+    """No training, no settings, no milestone: the notes and the section speak of none."""
+    results = synthetic.write_study(
+        tmp_path / "study", methods=["random"], seeds=[0], milestones_frames=[1_000_000],
+        overrides={}, games=["pong", "breakout", "qbert"],
+    )  # fmt: skip
+    markdown = tabulated(results)[1]
+    assert "| **Measured here** |" in markdown
+    assert "**Trained here**" not in markdown
+    assert ". Measured here: no-op starts" in markdown
+    assert "all actions equally likely" in markdown
+    for words in ("Random at", "Training time of a row", "Settings", "sampled from the policy"):
+        assert words not in markdown
+
+
 def test_large_budgets_are_not_called_small(tmp_path: Path):
     results = synthetic.write_study(tmp_path / "a", milestones_frames=[320_000_000])
     assert "small" not in tabulated(results)[1]
@@ -152,6 +201,18 @@ def test_one_seed_says_so(tmp_path: Path):
     assert "One seed gives no interval: REINFORCE, A2C." in markdown
     row = next(line for line in markdown.splitlines() if line.startswith("| A2C at 1M"))
     assert "[" not in row
+
+
+def test_one_seed_at_one_milestone_says_so(tmp_path: Path):
+    """A milestone without any seed is not counted: REINFORCE has one seed wherever it has some."""
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    for game in ("pong", "breakout"):
+        for seed in (1, 2):
+            shutil.rmtree(run_folder(results, "a2c", game, seed) / "evaluation" / "1000000")
+            shutil.rmtree(run_folder(results, "reinforce", game, seed))
+        shutil.rmtree(run_folder(results, "reinforce", game, 0) / "evaluation" / "1000000")
+    markdown = tabulated(results)[1]
+    assert "One seed gives no interval: REINFORCE, A2C at 1M." in markdown
 
 
 def test_episodes_cut_at_the_limit_are_counted(tmp_path: Path):

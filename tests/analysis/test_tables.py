@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import atari5, games, render, table1, tables
+from analysis.reference import load_scores
 from analysis.scores import METHODS, load_episodes, load_runs, load_study, run_scores
 from tests.analysis import synthetic
 from tests.analysis.conftest import tabulated
@@ -263,6 +264,14 @@ class Tags(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_what_a_reader_must_know_of_published_scores_is_printed(analysed: Path):
+    systems = load_scores().drop_duplicates(["protocol", "system"])
+    said = systems.loc[systems["caveat"] != "", ["label", "caveat"]]
+    assert list(said["label"]) == ["A2C (OpenAI baselines)"]
+    markdown = (analysed / "tables/games.md").read_text()
+    assert markdown.count(f"{said['label'].iloc[0]}: {said['caveat'].iloc[0]}.\n") == 1
 
 
 def test_html_is_well_formed(analysed: Path):
