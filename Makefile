@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 CORES ?= all
 STUDY ?= demo
 CONFIG = $(if $(filter demo,$(STUDY)),config/config.yaml,config/studies/$(STUDY).yaml)
+BEGUN = $(or $(wildcard results/$(STUDY)/study.json),$(CONFIG))
 
 # The programs of .venv come first, also in the jobs that Snakemake starts.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -62,7 +63,9 @@ status: $(READY)
 # Without a lock, so that it works while the study trains: no file of a run is written. The study as it was
 # begun, --config included, where there is its record.
 so-far: $(READY)
-	snakemake --cores 1 --nolock --configfile $(or $(wildcard results/$(STUDY)/study.json),$(CONFIG)) \
+	@test -e "$(BEGUN)" || { echo "STUDY=$(STUDY): there is no $(BEGUN); allowed: demo," \
+		"$(basename $(notdir $(wildcard config/studies/*.yaml)))" >&2; exit 1; }
+	snakemake --cores 1 --nolock --configfile $(BEGUN) \
 		--config incomplete=list study=$(STUDY) -- results/$(STUDY)/study.json results/reference/table1.csv
 	for step in collect aggregate tables plots report; do \
 		python -m analysis.$$step --results results/$(STUDY); done

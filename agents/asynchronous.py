@@ -18,9 +18,6 @@ from agents.optim import clip_gradient, rmsprop_step
 from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 
-# Half an hour of play in each lane of many workers on few cores.
-RESTORE_SECONDS = 3600
-
 
 class _Shared:
     """What all workers read and write: weights, RMSProp statistics, frames per worker."""
@@ -193,9 +190,10 @@ class Asynchronous:
             return
         self._still_seconds += silent_seconds
         begun = self._begun == len(self._children)
-        if self._still_seconds >= (processes.STALL_SECONDS if begun else RESTORE_SECONDS):
+        limit = processes.STALL_SECONDS if begun else processes.RESTORE_SECONDS
+        if self._still_seconds >= limit:
             index = next(i for i in range(len(self._children)) if i not in self._paused)
-            raise self._children[index].stalled()
+            raise self._children[index].stalled(limit)
 
     def _release(self) -> None:
         for index in list(self._paused):

@@ -97,9 +97,13 @@ def _evaluations(folder: Path) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Audit everything below the paths; return 0 if all agrees, 1 if anything differs."""
     parser = argparse.ArgumentParser(prog="python -m agents.audit", description=__doc__)
-    parser.add_argument("paths", type=Path, nargs="+")
-    parser.add_argument("--lanes", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "paths", type=Path, nargs="+", help="a traces.npz, or a folder: all evaluations below it"
+    )
+    parser.add_argument(
+        "--lanes", type=int, default=8, help="episodes replayed at once (%(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the emulator (%(default)s)")
     options = parser.parse_args(arguments)
     for key in ("lanes", "threads"):
         if getattr(options, key) < 1:

@@ -1,9 +1,10 @@
-"""Checkpoints, policies and the lock on a run's folder: whole or absent, never half-read."""
+"""Checkpoints, policies, records, and the lock on a run's folder: whole or absent, never half."""
 
 from __future__ import annotations
 
 import fcntl
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,34 @@ def load(path: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise ResumeError(f"{path}: checkpoint format {content.get('format')!r}; allowed: {FORMAT}")
     return content
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record of a run, run.json at `path`; `ResumeError` if it is none or not there."""
+    if not path.exists():
+        raise ResumeError(f"run: {path} does not exist: not a finished run")
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise ValueError("no JSON object")
+        lacking = {"milestones", "protocol", "status"} - record.keys()
+        if lacking:
+            raise ValueError(f"no {', '.join(sorted(lacking))}")
+    except ValueError as error:
+        raise ResumeError(f"run: {path} is not a record of a run ({error})") from None
+    return record
+
+
+def check_policy(
+    policy: dict[str, Any], path: Path, record: dict[str, Any], milestone_frames: int
+) -> None:
+    """Refuse a policy that is not of the run and milestone it is kept for."""
+    expected = {key: record.get(key) for key in ("game", "seed", "protocol", "settings_hash")}
+    for key, value in {**expected, "milestone_frames": milestone_frames}.items():
+        if value is not None and policy.get(key, value) != value:
+            raise ResumeError(
+                f"{path}: is of another training: {key} {policy[key]!r}, the run's is {value!r}"
+            )
 
 
 @contextmanager

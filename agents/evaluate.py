@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -189,31 +187,34 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m agents.evaluate", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
-    parser.add_argument("--milestone-frames", type=int, required=True)
-    parser.add_argument("--episodes", type=int, default=30)
-    parser.add_argument("--action-selection", choices=ACTION_SELECTIONS, default="sample")
-    parser.add_argument("--seed", type=int, default=1000, help="of episodes and actions")
-    parser.add_argument("--lanes", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1, help="emulator threads")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--milestone-frames", type=int, required=True, help="a milestone of the run's record"
+    )
+    parser.add_argument("--episodes", type=int, default=30, help="how many (%(default)s)")
+    parser.add_argument(
+        "--action-selection",
+        choices=ACTION_SELECTIONS,
+        default="sample",
+        help="draw actions from the policy, of action values with their evaluation_epsilon, or "
+        "take the best (%(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1000, help="of episodes and actions (%(default)s)"
+    )
+    parser.add_argument(
+        "--lanes", type=int, default=8, help="episodes played at once (%(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the emulator (%(default)s)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto: the GPU where there is one (%(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for episodes.csv and traces.npz"
+    )
     return parser.parse_args(arguments)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Return the record of a run at `path`; `ValueError` if it is not there or not one."""
-    if not path.exists():
-        raise ValueError(f"run: {path} does not exist: not a finished run")
-    try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict):
-            raise ValueError("no JSON object")
-        lacking = {"milestones", "protocol", "status"} - record.keys()
-        if lacking:
-            raise ValueError(f"no {', '.join(sorted(lacking))}")
-    except ValueError as error:
-        raise ValueError(f"run: {path} is not a record of a run ({error})") from None
-    return record
 
 
 def evaluate(options: argparse.Namespace) -> list[Evaluated]:
@@ -222,7 +223,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
         if getattr(options, key) < 1:
             raise ValueError(f"{key}: {getattr(options, key)} must be at least 1")
     record_path = options.run / "run.json"
-    record = read_record(record_path)
+    record = checkpoint.read_record(record_path)
     kept = {m["milestone_frames"]: m for m in record["milestones"]}
     protocol = atari.protocol(record["protocol"])
     selection = {"action_selection": options.action_selection, "evaluation_seed": options.seed}
@@ -245,6 +246,7 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
             f"allowed: {', '.join(there) or 'none, this run has no policy'}"
         )
     policy, network = load_policy(policy_path, device)
+    checkpoint.check_policy(policy, policy_path, record, options.milestone_frames)
     policy["method"] = policy["settings"]["method"]
     milestone = options.milestone_frames
     if policy["settings"]["topology"] == "random":

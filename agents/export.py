@@ -69,7 +69,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--results", type=Path, required=True, help="results/STUDY/runs, the folder of all runs"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for METHOD/GAME/SEED/...")
-    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="of one policy")
+    parser.add_argument(
+        "--max-bytes", type=int, default=MAX_BYTES, help="of one policy (%(default)s)"
+    )
     return parser.parse_args(arguments)
 
 

@@ -15,7 +15,7 @@ from agents.atari import FRAMES_PER_STEP
 from agents.config import LockstepSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
-from agents.processes import Child, Parent
+from agents.processes import RESTORE_SECONDS, Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 from agents.shares import shares
 
@@ -123,6 +123,8 @@ class Lockstep:
         for index in range(1, len(self._lanes)):
             name = f"{self.settings.label} process {index}"
             self._children.append(Child(name, self._follow, index))
+        for child in self._children:
+            child.receive(RESTORE_SECONDS)  # its lanes are where they were
 
     def _gather(self, own: float) -> list[float]:
         numbers = [own, *(child.receive() for child in self._children)]
@@ -141,6 +143,7 @@ class Lockstep:
         worker.flat.keep_gradient_in(self._gradients[index])
         if self._start_states is not None:
             worker.restore(self._start_states[index])
+        parent.send("begun")
         while True:
             request, self.frames = parent.receive()
             if request == "state":

@@ -19,6 +19,9 @@ from agents import machine
 # A child that is alive and says nothing for so long is given up. Counted second by second, so
 # that a job which was suspended has not waited.
 STALL_SECONDS = 600
+# Until one has played its episodes again after a restore: half an hour of play in each lane of
+# many processes on few cores.
+RESTORE_SECONDS = 3600
 # A core that sleeps takes longer to wake up than processes in step wait for each other.
 SPIN_SECONDS = 0.001
 
@@ -93,16 +96,18 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             raise self._died() from None
 
-    def receive(self) -> Any:
+    def receive(self, limit_seconds: int | None = None) -> Any:
         """Return what the child sends next.
 
-        `RuntimeError` with its name if it has died, or has been silent for `STALL_SECONDS`.
+        `RuntimeError` with its name if it has died, or has been silent for `limit_seconds`, by
+        default `STALL_SECONDS`.
         """
-        for _ in range(STALL_SECONDS):
+        limit_seconds = limit_seconds or STALL_SECONDS
+        for _ in range(limit_seconds):
             if _comes_at_once(self._poll) or self._poll.poll(1000):
                 break
         else:
-            raise self.stalled()
+            raise self.stalled(limit_seconds)
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -112,12 +117,12 @@ class Child:
         self.process.join()
         return RuntimeError(f"{self.name} died with exit code {self.process.exitcode}")
 
-    def stalled(self) -> RuntimeError:
+    def stalled(self, seconds: int) -> RuntimeError:
         """Return the error to raise when the child stands still; it says on stderr where."""
         os.kill(self.process.pid, signal.SIGUSR2)
         time.sleep(1)  # for it to write, before it is killed
         return RuntimeError(
-            f"{self.name} has stood still for {STALL_SECONDS} s; where it does is above, if it "
+            f"{self.name} has stood still for {seconds} s; where it does is above, if it "
             "could say so. The run goes on from its last checkpoint when started again"
         )
 

@@ -92,13 +92,38 @@ def play(game: str, options: argparse.Namespace) -> list[list[int | str]]:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m agents.random_reference", description=__doc__)
-    parser.add_argument("--games", nargs="+", default=atari.games(), metavar="GAME")
-    parser.add_argument("--episodes", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=1000, help="of episodes and actions")
-    parser.add_argument("--frames-per-action", type=int, default=FRAMES_PER_ACTION)
-    parser.add_argument("--max-episode-frames", type=int, default=MAX_EPISODE_FRAMES)
-    parser.add_argument("--action-set", choices=("minimal", "full"), default="minimal")
-    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument(
+        "--games",
+        nargs="+",
+        default=atari.games(),
+        metavar="GAME",
+        help="(all of config/games.csv)",
+    )
+    parser.add_argument("--episodes", type=int, default=30, help="of each game (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1000, help="of episodes and actions (%(default)s)"
+    )
+    parser.add_argument(
+        "--frames-per-action",
+        type=int,
+        default=FRAMES_PER_ACTION,
+        help="how long an action is kept, emulator frames (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-episode-frames",
+        type=int,
+        default=MAX_EPISODE_FRAMES,
+        help="where an episode is cut (%(default)s)",
+    )
+    parser.add_argument(
+        "--action-set",
+        choices=("minimal", "full"),
+        default="minimal",
+        help="the game's own actions or all 18 (%(default)s)",
+    )
+    parser.add_argument(
+        "--lanes", type=int, default=8, help="episodes played at once (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="CSV; its games are kept")
     return parser.parse_args(arguments)
 

@@ -7,7 +7,6 @@ record is whole.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import socket
 import time
@@ -318,7 +317,7 @@ def check_folder(spec: RunSpec, out: Path) -> None:
     path = out / "run.json"
     if not path.exists():
         return
-    record = json.loads(path.read_text())
+    record = checkpoint.read_record(path)
     for key, value in (
         ("method", spec.settings.method), ("game", spec.game), ("seed", spec.seed)
     ):  # fmt: skip

@@ -31,16 +31,46 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m agents.train", description=__doc__)
     parser.add_argument("--method", type=Path, required=True, help="config/methods/NAME.yaml")
     parser.add_argument("--game", required=True, help="a game of config/games.csv")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--milestones-frames", type=int, nargs="+", required=True, metavar="N")
-    parser.add_argument("--protocol", default="noop", help=", ".join(atari.PROTOCOLS))
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--seed", type=int, required=True, help="0 or more; all that is random")
     parser.add_argument(
-        "--threads", type=int, default=1, help="cores of the run; A3C and Gorila count their own"
+        "--milestones-frames",
+        type=int,
+        nargs="+",
+        required=True,
+        metavar="N",
+        help="emulator frames at which a policy is kept, ascending; training ends at the last",
     )
-    parser.add_argument("--checkpoint-seconds", type=float, default=120)
-    parser.add_argument("--set", default="{}", help="settings to override, as JSON", dest="sets")
-    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--protocol", default="noop", help=f"{', '.join(atari.PROTOCOLS)} (%(default)s)"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto: the GPU where there is one and the method can use it (%(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="cores of the run; A3C and Gorila count their own (%(default)s)",
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=120,
+        metavar="SECONDS",
+        help="between two resume states (%(default)s)",
+    )
+    parser.add_argument(
+        "--set", default="{}", help="settings to override, as JSON ({})", dest="sets"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="the run's folder, results/STUDY/runs/METHOD/GAME/SEED",
+    )
     return parser.parse_args(arguments)
 
 
@@ -98,7 +128,10 @@ def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, stop)
         try:
-            run.build()
+            try:
+                run.build()
+            except ValueError as error:  # settings that fit neither each other nor the game
+                raise checkpoint.ResumeError(str(error)) from error
             status = run.train()
             if status != "stopped":
                 run.write_record(status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -138,22 +139,29 @@ def markdown(breakdowns: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Profile and print."""
+def main() -> int:
+    """Profile and print; return 0, or 1 on bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.breakdown",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("methods", nargs="+", help="methods of config/methods")
-    parser.add_argument("--game", default="pong")
+    parser.add_argument("--game", default="pong", help="(%(default)s)")
     parser.add_argument("--set", default="{}", dest="sets", help="settings to override, as JSON")
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=5, help="of each method (%(default)s)")
     parser.add_argument("--out", type=Path, help="write it there too, as JSON")
     options = parser.parse_args()
     machine.prepare()
-    sets = json.loads(options.sets)
-    found = {name: breakdown(name, sets, options.game, options.seconds) for name in options.methods}
+    try:
+        sets = json.loads(options.sets)
+        found = {
+            name: breakdown(name, sets, atari.check_game(options.game), options.seconds)
+            for name in options.methods
+        }
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(markdown(found))
     if options.out:
         report = {
@@ -165,7 +173,8 @@ def main() -> None:
             "microseconds_per_decision": found,
         }
         files.write_json(options.out, report)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

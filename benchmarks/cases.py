@@ -206,11 +206,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cases", description=__doc__)
     known = ", ".join(PARTS + REPLAY_PARTS)
     parser.add_argument("name", help=f"{known}, or a method of config/methods")
-    parser.add_argument("--game", default="pong")
+    parser.add_argument("--game", default="pong", help="(%(default)s)")
     parser.add_argument("--set", default="{}", dest="sets", help="settings to override, as JSON")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--warmup-seconds", type=float, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="cores of it (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="measured (%(default)s)")
+    parser.add_argument(
+        "--warmup-seconds", type=float, default=3, help="before, not measured (%(default)s)"
+    )
     parser.add_argument("--cores", help="pin to these, 0,1")
     options = parser.parse_args()
     if options.cores:

@@ -131,9 +131,18 @@ def draw(runs: list[dict[str, Any]], limit_frames: int) -> Figure:
 def main() -> int:
     """Read, check, draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
-    parser.add_argument("--results", type=Path, default=ROOT / "results" / "published")
-    parser.add_argument("--milestone-frames", type=int, default=10_000_000)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=ROOT / "results" / "published",
+        help="folder of the studies pong and pong_float32 (%(default)s)",
+    )
+    parser.add_argument(
+        "--milestone-frames", type=int, default=10_000_000, help="to compare at (%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "results" / "benchmarks", help="folder (%(default)s)"
+    )
     options = parser.parse_args()
     runs = load(options.results)
     text = markdown(runs, options.milestone_frames)

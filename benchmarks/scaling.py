@@ -133,10 +133,12 @@ def draw(report: dict[str, Any]) -> Figure:
 def main() -> int:
     """Train, and write scaling.json, scaling.md and the figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--game", default="kung_fu_master")
-    parser.add_argument("--frames", type=int, default=300_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    parser.add_argument("--game", default="kung_fu_master", help="(%(default)s)")
+    parser.add_argument("--frames", type=int, default=300_000, help="of each run (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of each run (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "results" / "benchmarks", help="folder (%(default)s)"
+    )
     options = parser.parse_args()
     runs = []
     for workers in WORKERS:

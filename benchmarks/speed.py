@@ -286,13 +286,21 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--game", default="pong")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="window of each measurement")
+    parser.add_argument("--game", default="pong", help="(%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measurements of each case, interleaved (%(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="window of each measurement (%(default)s)"
+    )
     parser.add_argument("--cases", nargs="+", default=[""], help="only cases with such a name")
-    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument(
+        "--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS, help="(both)"
+    )
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "results" / "benchmarks", help="folder (%(default)s)"
+    )
     options = parser.parse_args()
     cases = [
         case

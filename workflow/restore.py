@@ -52,6 +52,7 @@ def restore(published: Path, results: Path) -> Iterable[str]:
                 shutil.copyfile(file, copy)
         for evaluation in sorted(new.glob("evaluation/*")):
             if not (evaluation / "audit.txt").exists():
+                print(f"{run}: auditing its evaluation at {evaluation.name} frames", flush=True)
                 audit = [sys.executable, "-m", "agents.audit", str(evaluation)]
                 done = subprocess.run(audit, check=True, stdout=subprocess.PIPE)
                 (evaluation / "audit.txt").write_bytes(done.stdout)

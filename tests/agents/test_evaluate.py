@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import audit, config, evaluate, networks, trace, train
+from agents import audit, checkpoint, config, evaluate, networks, trace, train
 from tests.agents.conftest import evaluation, save_run
 from tests.agents.worlds import METHODS, Doors, Recall, World, use_tiny_trunk
 
@@ -172,6 +172,23 @@ def test_a_policy_or_record_that_is_gone_is_named(
         (copied / "run.json").write_text(text)
         assert evaluate.main(arguments) == 1
         assert "run.json is not a record of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["game", "seed", "settings_hash", "milestone_frames"])
+def test_a_policy_of_another_training_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, key: str
+) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    policy = checkpoint.load(copied / "policies/1000.pt")
+    other = "pong" if key == "game" else "0123" if key == "settings_hash" else 7
+    checkpoint.save(copied / "policies/1000.pt", {**policy, key: other})
+    own = {"settings_hash": policy.get("settings_hash", "4567")}
+    record = json.loads((copied / "run.json").read_text()) | own
+    (copied / "run.json").write_text(json.dumps(record))
+    arguments = ["--run", str(copied), "--milestone-frames", "1000", "--out", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"policies/1000.pt: is of another training: {key} {other!r}" in error
 
 
 def test_every_episode_has_a_random_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

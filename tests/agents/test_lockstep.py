@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import torch
 
 from agents import methods, processes
+from agents.actor_critic import RolloutWorker
 from agents.schedules import Diverged
 from tests.agents import worlds
 from tests.agents.test_resume import same
@@ -104,6 +106,27 @@ def test_a_process_that_stands_still_is_an_error_that_says_where(
     finally:
         training.close()
     assert "in _follow" in capfd.readouterr().err
+
+
+def test_a_process_that_plays_its_episodes_again_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training = build(2)
+    _, saved, _ = play(training, 2)
+    monkeypatch.setattr(processes, "STALL_SECONDS", 1)
+    restore = RolloutWorker.restore
+
+    def slowly(worker: RolloutWorker, state: dict) -> None:
+        time.sleep(2.5)
+        restore(worker, state)
+
+    monkeypatch.setattr(RolloutWorker, "restore", slowly)
+    training = build(2)
+    try:
+        training.restore(saved)
+        training.advance(BUDGET)
+    finally:
+        training.close()
 
 
 def test_processes_that_diverge_say_so_and_end() -> None:

@@ -338,3 +338,30 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     path.write_bytes(path.read_bytes()[:100])
     assert train.main(arguments(tmp_path)) == 1
     assert f"error: {path}: not a readable checkpoint" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(arguments(tmp_path)) == 0
+    (tmp_path / "run.json").write_text('{"status": ')
+    assert train.main(arguments(tmp_path)) == 1
+    assert f"error: run: {tmp_path}/run.json is not a record of a run" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_emulator_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(arguments(tmp_path)) == 0
+    (path,) = tmp_path.glob("resume/*/checkpoint.pt")
+    content = checkpoint.load(path)
+    content["training"]["worker"]["lanes"]["observations_crc32"][1] ^= 1
+    checkpoint.save(path, content)
+    assert train.main(arguments(tmp_path)) == 1
+    assert "error: breakout, lane 1: the replayed episode does not" in capsys.readouterr().err
+
+
+def test_settings_that_do_not_fit_each_other_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = '{"actors":2,"learners":3}'
+    assert train.main(arguments(tmp_path, method="gorila", set=sets)) == 1
+    assert "error: learners: 3, but each needs an actor; allowed: 1 to 2" in capsys.readouterr().err
