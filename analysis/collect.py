@@ -113,7 +113,7 @@ def _collect_run(
         if rows is not None and len(rows) == study.evaluation["episodes"]:
             collected.episodes += rows
         elif milestone > record["budget_frames"]:
-            collected.missing.append([*run, milestone, "not_run"])
+            collected.missing.append([*run, milestone, "not_reached"])
         elif record["status"] == "diverged" and not reached:
             collected.missing.append([*run, milestone, "diverged"])
         elif rows is None:

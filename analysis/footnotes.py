@@ -20,7 +20,9 @@ ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest
 TIME_TEXT = (
     "Training time of a row trained here is the mean over its runs (one game, one seed each): "
     "wall-clock time, and time summed over cores, on the hardware that the report names, "
-    "whatever else it did meanwhile: no measure of speed. Published times are as printed."
+    "whatever else it did meanwhile: no measure of speed. Time summed over cores is recorded for "
+    "whole runs; up to an earlier milestone it is in proportion to wall-clock time. Published "
+    "times are as printed."
 )
 
 
@@ -104,8 +106,8 @@ def _selection_note(study: Study) -> str:
     text = (
         "Selection says which policy of a run is reported. `final weights`: the one at the row's "
         "number of frames, as Mnih et al. 2016 report A3C; `best checkpoint`: the best evaluated "
-        "one, as the papers of the value-based rows do; `not published`: no statement was found; "
-        "other words are the source's."
+        "one, as in the papers of the value-based rows (Gorila's does not say); `not published`: "
+        "no statement was found; other words are the source's."
     )
     if len(study.milestones_frames) > 1:
         text += (

@@ -87,7 +87,8 @@ RUN_COLUMNS = [
 ]
 MISSING_COLUMNS = ["method", "game", "seed", "milestone", "reason"]
 MISSING_REASONS = {
-    "not_run": "the run has not finished",
+    "not_run": "no finished run",
+    "not_reached": "the run ended before this milestone, with a smaller budget",
     "not_evaluated": "the policy has not been evaluated",
     "diverged": "the run diverged before this milestone",
     "incomplete_evaluation": "the evaluation holds fewer episodes than the study asks for",

@@ -135,7 +135,7 @@ def test_run_that_stopped_at_an_earlier_milestone(results: Path, capsys: pytest.
     synthetic.write_record(folder, record)
     assert collect.main(["--results", str(results)]) == 0
     missing = (results / "missing.csv").read_text().splitlines()[1:]
-    assert missing == [f"a2c,pong,1,{late},not_run"]
+    assert missing == [f"a2c,pong,1,{late},not_reached"]
 
 
 def test_settings_text_and_number_are_one(results: Path):

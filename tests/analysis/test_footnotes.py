@@ -232,7 +232,7 @@ def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
     table, markdown = tabulated(results)
     assert "Diverged runs: A2C / pong / seed 2 at 600k frames (loss is nan at 600000" in markdown
     assert "A2C at 1M: the run diverged before this milestone (seed 2 in pong)" in markdown
-    assert "REINFORCE: the run has not finished (seed 0 in breakout)" in markdown
+    assert "REINFORCE: no finished run (seed 0 in breakout)" in markdown
     assert "Missing, 3 of 24 (12 runs x 2 milestones)" in markdown
     seeds = table[table["kind"] == "trained"].set_index(["method", "milestone"])["seeds"]
     assert seeds.to_dict() == {
@@ -252,7 +252,7 @@ def test_what_is_missing_is_said_once(tmp_path: Path):
                 (run_folder(results, method, game, seed) / "run.json").unlink()
     shutil.rmtree(run_folder(results, "a2c", "breakout", 0) / "evaluation" / "400000")
     markdown = tabulated(results)[1]
-    missing = "REINFORCE, A2C: the run has not finished (seeds 1, 2 in all 2 games); "
+    missing = "REINFORCE, A2C: no finished run (seeds 1, 2 in all 2 games); "
     assert (
         f"{missing}A2C at 400k: the policy has not been evaluated (seed 0 in breakout). A"
         in markdown

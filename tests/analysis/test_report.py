@@ -115,7 +115,7 @@ def test_missing_dirty_and_diverged_are_shown(tmp_path: Path):
         assert module.main(["--results", str(results)]) == 0
     text, _ = parsed(results)
     assert "the run diverged before this milestone" in text
-    assert "the run has not finished" in text
+    assert "no finished run" in text
     assert "diverged: loss is nan at 600000 frames" in text
     assert "with uncommitted changes" in text
 
