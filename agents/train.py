@@ -130,7 +130,7 @@ def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -
         try:
             try:
                 run.build()
-            except ValueError as error:  # settings that fit neither each other nor the game
+            except ValueError as error:  # settings or saved episodes that do not fit the game
                 raise checkpoint.ResumeError(str(error)) from error
             status = run.train()
             if status != "stopped":
