@@ -253,7 +253,7 @@ def test_incomplete_is_refused_and_named(tmp_path: Path, capsys: pytest.CaptureF
     assert collect.main(["--results", str(results)]) == 0
     assert aggregate.main(["--results", str(results)]) == 1
     message = capsys.readouterr().err
-    assert "a2c / breakout / seed 1 at 400000 frames: the run has not finished" in message
+    assert "a2c / breakout / seed 1 at 400000 frames: no finished run" in message
     assert "2 missing" in message
     assert not (results / "aggregates.csv").exists()
 
