@@ -161,7 +161,7 @@ def test_method_without_a_complete_seed(tmp_path: Path):
         *[["0 of 2", "0", "missing", "missing", "missing |"]] * 2,
         *[["1 of 2", "0", "incomplete", "incomplete", "incomplete |"]] * 2,
     ]
-    assert "12 runs x 2 milestones): REINFORCE: no run has finished; A2C: no finished run" in markdown
+    assert "12 runs x 2 milestones): REINFORCE: no run has finished; A2C: no finished" in markdown
 
 
 def test_estimate_of_the_57_game_median(tmp_path: Path):
