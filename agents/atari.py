@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 FRAMES_PER_STEP = 4
 OBSERVATION_SHAPE = (4, 84, 84)
+SCREEN_SHAPE = (210, 160, 3)  # of every game of the table
 # An unseeded reset takes 4.5 ms, a seeded one loads the ROM again and takes 84 ms.
 EPISODES_PER_SEED = 16
 RESTART_BIT = 31
@@ -112,6 +113,10 @@ class AtariLanes:
     neither earlier episodes nor neighbours matter. The low 31 bits of an episode seed seed the
     emulator; the number above them says how many unseeded resets follow.
 
+    Args:
+        screen: observe the screen in colour, [B, 1, 210, 160, 3], the maximum of the same two
+            frames. What is played is the same.
+
     Attributes:
         episodes_per_seed: so many episodes may share their low bits; 1 where an unseeded reset
             does not undo what was played (four games, and sticky actions, which draw at random).
@@ -124,16 +129,22 @@ class AtariLanes:
         protocol: Protocol,
         threads: int = 1,
         frames_per_step: int = FRAMES_PER_STEP,
+        screen: bool = False,
     ) -> None:
         self.game = check_game(game)
         self.lanes = lanes
         self.protocol = protocol
+        self.observation_shape = (1, *SCREEN_SHAPE) if screen else OBSERVATION_SHAPE
+        stack, height, width = self.observation_shape[:3]
         self._env = AtariVectorEnv(
             game,
             lanes,
             num_threads=min(threads, lanes),
             frameskip=frames_per_step,
-            stack_num=OBSERVATION_SHAPE[0],
+            stack_num=stack,
+            img_height=height,
+            img_width=width,
+            grayscale=not screen,
             maxpool=True,
             noop_max=protocol.noop_max_frames,
             use_fire_reset=False,  # the papers leave FIRE to the agent
@@ -144,7 +155,6 @@ class AtariLanes:
             episodic_life=False,
         )
         self.actions = int(self._env.single_action_space.n)
-        self.observation_shape = OBSERVATION_SHAPE
         inexact = game in SEED_EVERY_EPISODE or protocol.repeat_action_probability > 0
         self.episodes_per_seed = 1 if inexact else EPISODES_PER_SEED
         self._lives = np.zeros(lanes, np.int32)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agents import atari, trace
+
+HEADER = {"method", "game", "seed", "milestone_frames", "protocol", "rom_md5"}
 
 
 class AuditError(Exception):
@@ -25,6 +29,92 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The published episodes of one run at one milestone: `traces.npz`, `episodes.csv` beside it.
+
+    Attributes:
+        path: of `traces.npz`; errors name it.
+        header: what the episodes were played on.
+        traces: one per episode.
+        rows: of `episodes.csv`, one per episode, as text.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    traces: list[trace.Trace]
+    rows: list[dict[str, str]]
+
+    def lanes(self, lanes: int, threads: int = 1, screen: bool = False) -> atari.AtariLanes:
+        """Return `lanes` emulators to replay the episodes on; `screen` as in `AtariLanes`.
+
+        Raises:
+            AuditError: if the header lacks something, the ROM here is another, or an episode has
+                an action that the game has not.
+            ValueError: for a game or protocol that is not known.
+        """
+        header = self.header
+        lacking = HEADER - header.keys()
+        if lacking:
+            raise AuditError(f"{self.path}: its header has no {', '.join(sorted(lacking))}")
+        game, protocol = atari.check_game(header["game"]), atari.protocol(header["protocol"])
+        if header["rom_md5"] != atari.rom_md5(game):
+            raise AuditError(
+                f"{self.path}: played on ROM {header['rom_md5']} (ale-py {header['ale_py']}), "
+                f"here {game} is {atari.rom_md5(game)} (ale-py {atari.version()})"
+            )
+        env = atari.AtariLanes(game, lanes, protocol, threads, screen=screen)
+        for index, recorded in enumerate(self.traces):
+            if not len(recorded.actions) or recorded.actions.max() >= env.actions:
+                raise AuditError(
+                    f"{self.path}: episode {index}: no actions, or one that is not in "
+                    f"0..{env.actions - 1}"
+                )
+        return env
+
+    def compare(self, index: int, replayed: trace.Replayed) -> None:
+        """Raise `AuditError`, naming what differs, unless episode `index` was replayed alike."""
+        recorded, header = self.traces[index], self.header
+        if replayed.steps != len(recorded.actions):
+            raise AuditError(
+                f"{self.path}: episode {index}: ended after {replayed.steps} of "
+                f"{len(recorded.actions)} steps"
+            )
+        found = {
+            "method": str(header["method"]),
+            "game": header["game"],
+            "seed": str(header["seed"]),
+            "milestone": str(header["milestone_frames"]),
+            "protocol": header["protocol"],
+            "episode": str(index),
+            "episode_seed": str(recorded.episode_seed),
+            "return": str(replayed.episode_return),
+            "length_frames": str(len(recorded.actions) * atari.FRAMES_PER_STEP),
+            "ended": replayed.ended,
+        }
+        for column, value in found.items():
+            if self.rows[index].get(column) != value:
+                raise AuditError(
+                    f"{self.path}: episode {index}: {column} is {self.rows[index].get(column)} in "
+                    f"episodes.csv, {value} when replayed (ale-py {header['ale_py']} then, "
+                    f"{atari.version()} now)"
+                )
+
+
+def load(path: Path) -> Evaluation:
+    """Read a `traces.npz` and the `episodes.csv` beside it.
+
+    Raises:
+        AuditError: if there is no `episodes.csv`, or it has another number of episodes.
+        ValueError: if a file is not readable.
+    """
+    header, traces = trace.load(path)
+    rows = _rows(path.with_name("episodes.csv"))
+    if len(rows) != len(traces):
+        raise AuditError(f"{path}: {len(traces)} traces, but episodes.csv has {len(rows)} rows")
+    return Evaluation(path, header, traces, rows)
+
+
 def audit_file(path: Path, lanes: int = 8, threads: int = 1) -> int:
     """Replay one `traces.npz`; return the number of episodes that agree, all of them.
 
@@ -32,56 +122,14 @@ def audit_file(path: Path, lanes: int = 8, threads: int = 1) -> int:
         AuditError: naming file, episode, column, published and replayed value; or another ROM.
         ValueError: if a file is not readable.
     """
-    header, traces = trace.load(path)
-    rows = _rows(path.with_name("episodes.csv"))
-    if len(rows) != len(traces):
-        raise AuditError(f"{path}: {len(traces)} traces, but episodes.csv has {len(rows)} rows")
-    if not traces:
+    evaluation = load(path)
+    count = len(evaluation.traces)
+    if not count:
         return 0
-    lacking = {"method", "game", "seed", "milestone_frames", "protocol", "rom_md5"} - header.keys()
-    if lacking:
-        raise AuditError(f"{path}: its header has no {', '.join(sorted(lacking))}")
-    game, protocol = atari.check_game(header["game"]), atari.protocol(header["protocol"])
-    if header["rom_md5"] != atari.rom_md5(game):
-        raise AuditError(
-            f"{path}: played on ROM {header['rom_md5']} (ale-py {header['ale_py']}), "
-            f"here {game} is {atari.rom_md5(game)} (ale-py {atari.version()})"
-        )
-    env = atari.AtariLanes(game, min(lanes, len(traces)), protocol, threads)
-    for index, recorded in enumerate(traces):
-        if not len(recorded.actions) or recorded.actions.max() >= env.actions:
-            raise AuditError(
-                f"{path}: episode {index}: no actions, or one that is not in 0..{env.actions - 1}"
-            )
-    for index, replayed in trace.replay(env, traces):
-        row, found = (
-            rows[index],
-            {
-                "method": str(header["method"]),
-                "game": header["game"],
-                "seed": str(header["seed"]),
-                "milestone": str(header["milestone_frames"]),
-                "protocol": header["protocol"],
-                "episode": str(index),
-                "episode_seed": str(traces[index].episode_seed),
-                "return": str(replayed.episode_return),
-                "length_frames": str(len(traces[index].actions) * atari.FRAMES_PER_STEP),
-                "ended": replayed.ended,
-            },
-        )
-        if replayed.steps != len(traces[index].actions):
-            raise AuditError(
-                f"{path}: episode {index}: ended after {replayed.steps} of "
-                f"{len(traces[index].actions)} steps"
-            )
-        for column, value in found.items():
-            if row.get(column) != value:
-                raise AuditError(
-                    f"{path}: episode {index}: {column} is {row.get(column)} in episodes.csv, "
-                    f"{value} when replayed (ale-py {header['ale_py']} then, "
-                    f"{atari.version()} now)"
-                )
-    return len(traces)
+    env = evaluation.lanes(min(lanes, count), threads)
+    for index, replayed in trace.replay(env, evaluation.traces):
+        evaluation.compare(index, replayed)
+    return count
 
 
 def _evaluations(folder: Path) -> list[Path]:

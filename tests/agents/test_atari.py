@@ -148,3 +148,26 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         atari.check_game("pongg")
     with pytest.raises(ValueError, match="protocol: unknown value 'human'; allowed: noop, sticky"):
         atari.protocol("human")
+
+
+def test_the_screen_is_the_emulators_in_colour() -> None:
+    """The maximum of the same two frames, pixel by pixel, and the same play."""
+    protocol = Protocol("test", noop_max_frames=0)
+    env = AtariLanes("asteroids", 1, protocol, screen=True)
+    assert env.observation_shape == (1, 210, 160, 3)
+    env.reset(np.ones(1, bool), [5])
+    grey = AtariLanes("asteroids", 1, protocol)
+    grey.reset(np.ones(1, bool), [5])
+    emulator = ALEInterface()
+    emulator.setInt("random_seed", 5)
+    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.loadROM(roms.get_rom_path("asteroids"))
+    actions = emulator.getMinimalActionSet()
+    for action in np.random.default_rng(0).integers(0, len(actions), 100):
+        frames, reward = [], 0
+        for _ in range(4):
+            reward += emulator.act(actions[action])
+            frames.append(emulator.getScreenRGB())
+        step, other = env.step(np.array([action])), grey.step(np.array([action]))
+        assert np.array_equal(step.observation[0, 0], np.maximum(*frames[2:]))
+        assert step.reward[0] == other.reward[0] == reward
