@@ -26,7 +26,7 @@ LAYERS = [
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
     ("run", "evaluate", "audit", "export"),
-    ("train",),
+    ("train", "video"),
     ("random_reference",),
 ]
 ONLY = {  # package or module -> the files that may import it
@@ -36,9 +36,13 @@ ONLY = {  # package or module -> the files that may import it
         f"analysis/{name}.py" for name in ("plot_style", "plots", "plot_curves", "plot_games")
     },
     "seaborn": {"analysis/plot_style.py"},
+    "PIL": {"agents/video.py"},
     "ray": {"agents/ray_cluster.py"},
 }
-WITHOUT_TORCH = ("audit", "trace", "atari", "files", "seeding", "parameter_server", "ray_cluster")
+WITHOUT_TORCH = (
+    *("audit", "video", "trace", "atari", "files", "seeding"),
+    *("parameter_server", "ray_cluster"),
+)
 
 
 def source_files(*folders: str) -> list[Path]:
@@ -105,10 +109,11 @@ def test_modules_without_torch() -> None:
         waiting |= agents_imported(module) - seen
 
 
-def test_the_audit_never_loads_torch() -> None:
+@pytest.mark.parametrize("command", ["audit", "video"])
+def test_replays_never_load_torch(command: str) -> None:
     code = (
-        "import sys, runpy; sys.argv = ['audit', '--help']\n"
-        "try: runpy.run_module('agents.audit', run_name='__main__')\n"
+        f"import sys, runpy; sys.argv = ['{command}', '--help']\n"
+        f"try: runpy.run_module('agents.{command}', run_name='__main__')\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "assert 'torch' not in sys.modules"
     )
