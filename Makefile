@@ -13,7 +13,7 @@ BEGUN = $(or $(wildcard results/$(STUDY)/study.json),$(CONFIG))
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/requirements.installed
 
-.PHONY: help table published test test-gorila lint status publish restore so-far bench clean
+.PHONY: help table published test test-gorila lint status publish restore so-far videos bench clean
 
 help:
 	@echo "make table               train and compare: the demo study, ten to twenty-five minutes on two cores"
@@ -24,6 +24,7 @@ help:
 	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
 	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
 	@echo "make restore STUDY=atari5  take a published study up again: its runs go to results/atari5"
+	@echo "make videos              the README's animations, from the traces of their published episodes"
 	@echo "make bench               training speed, beside the machine's limit and others; over half an hour on an idle machine"
 	@echo "make clean               remove .venv and caches; results stay"
 
@@ -75,6 +76,15 @@ publish: $(READY)
 
 restore: $(READY)
 	python -m workflow.restore --study $(STUDY)
+
+PUBLISHED = results/published
+videos: $(READY)
+	python -m agents.video $(PUBLISHED)/value_based_pong/runs/double_dqn/pong/0/evaluation/10000000 \
+		--episode 17 --frames 3600 --out results/videos/pong_double_dqn.gif
+	python -m agents.video $(PUBLISHED)/atari5/runs/a2c/breakout/1/evaluation/10000000 \
+		--episode 2 --frames 4500 --out results/videos/breakout_a2c.gif
+	python -m agents.video $(PUBLISHED)/atari5/runs/actor_critic/double_dunk/0/evaluation/10000000 \
+		--episode 13 --frames 1800 --out results/videos/double_dunk_actor_critic.gif
 
 bench: $(READY)
 	python -m benchmarks.speed

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+
+from agents import video
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,3 +30,23 @@ def test_readme_speed_is_measured() -> None:
     rows = [line for line in block.splitlines() if line.startswith("|")]
     assert len(rows) > 8
     assert not [row for row in rows if row not in measured]
+
+
+def test_readme_videos_are_published_episodes(tmp_path: Path) -> None:
+    """Each is what its command in the Makefile makes of a published trace, byte by byte."""
+    recipe = (ROOT / "Makefile").read_text().split("\nvideos:")[1].split("\n\n")[0]
+    recipe = recipe.replace("\\\n", " ").replace("$(PUBLISHED)", "results/published")
+    made = set()
+    for line in recipe.splitlines()[1:]:
+        program, words = shlex.split(line)[:3], shlex.split(line)[3:]
+        assert program == ["python", "-m", "agents.video"]
+        evaluation, out = ROOT / words[0], words[words.index("--out") + 1]
+        again = tmp_path / Path(out).name
+        assert video.main([str(evaluation), *words[1:-1], str(again)]) == 0
+        assert again.read_bytes() == (ROOT / out).read_bytes(), out
+        made.add(out)
+    readme = (ROOT / "README.md").read_text()
+    shown = set(re.findall(r"\]\((results/videos/[^)]*)\)", readme))
+    kept = {str(path.relative_to(ROOT)) for path in (ROOT / "results" / "videos").iterdir()}
+    assert len(shown) == 3
+    assert shown == made == kept
