@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from workflow.study import UNTRAINED
+
 STUDY_FILES = ("study.json", "episodes.csv", "runs.csv", "missing.csv", "aggregates.csv")
 RUN_FILES = ("run.json", "training_episodes.csv", "evaluation/*/*")
 
@@ -50,7 +52,7 @@ class PublishError(ValueError):
 
 
 def check_whole(results: Path, target: Path) -> None:
-    """Refuse to publish less than is published, or tables of other runs than there are.
+    """Refuse to publish less than is published, or tables of other records than there are.
 
     Raises:
         PublishError: naming the first run or evaluation.
@@ -71,6 +73,31 @@ def check_whole(results: Path, target: Path) -> None:
                 f"{results / run} has finished and is not in {results / 'runs.csv'}: make the "
                 "study's tables anew first"
             )
+    for evaluation in _untabulated(results):
+        raise PublishError(
+            f"{results / evaluation} is not in {results / 'episodes.csv'}: make the study's tables "
+            "anew first"
+        )
+
+
+def _untabulated(results: Path) -> Iterable[Path]:
+    """Yield the evaluations at the study's milestones that its tables do not know.
+
+    They know those with too few episodes, and of random play only the last milestone.
+    """
+    known = set()
+    for name in ("episodes.csv", "missing.csv"):
+        with (results / name).open(newline="") as file:
+            known |= {
+                Path("runs", r["method"], r["game"], r["seed"], "evaluation", r["milestone"])
+                for r in csv.DictReader(file)
+                if r.get("reason", "incomplete_evaluation") == "incomplete_evaluation"
+            }
+    milestones = json.loads((results / "study.json").read_text())["milestones_frames"]
+    for evaluation in _evaluations(results):
+        asked = milestones[-1:] if evaluation.parts[1] == UNTRAINED else milestones
+        if int(evaluation.name) in asked and evaluation not in known:
+            yield evaluation
 
 
 def _evaluations(results: Path) -> list[Path]:
@@ -95,17 +122,22 @@ def publish(results: Path, target: Path, replace: bool = False) -> int:
         subprocess.CalledProcessError: if a policy cannot be exported.
     """
     files = list(published_files(results))
+    new, old = (target.with_name(f"{target.name}.{state}") for state in ("new", "old"))
+    if old.is_dir() and not target.is_dir():  # killed between the two renames below
+        old.rename(target)
     if not replace:
         check_whole(results, target)
-    new = target.with_name(target.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     for file in files:
         (new / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(results / file, new / file)
     export = [sys.executable, "-m", "agents.export", *map(str, study_runs(results))]
     subprocess.run([*export, "--results", str(results), "--out", str(new)], check=True)
-    shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.is_dir():
+        target.rename(old)
     new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
     return sum(path.is_file() for path in target.rglob("*"))
 
 

@@ -29,8 +29,8 @@ def restore(published: Path, results: Path) -> Iterable[str]:
     """Copy the runs of `published` to `results`; yield a line for each.
 
     Raises:
-        ValueError: if today's methods lack a setting of the published study, or refuse its value.
-        subprocess.CalledProcessError: if a published evaluation does not agree with its traces.
+        ValueError: if today's methods lack a setting of the published study, or refuse its value;
+            if a published evaluation does not agree with its traces.
     """
     study = json.loads((published / "study.json").read_text())
     outdated = outdated_runs(study, published, ROOT)
@@ -54,7 +54,10 @@ def restore(published: Path, results: Path) -> Iterable[str]:
             if not (evaluation / "audit.txt").exists():
                 print(f"{run}: auditing its evaluation at {evaluation.name} frames", flush=True)
                 audit = [sys.executable, "-m", "agents.audit", str(evaluation)]
-                done = subprocess.run(audit, check=True, stdout=subprocess.PIPE)
+                done = subprocess.run(audit, stdout=subprocess.PIPE)
+                if done.returncode:
+                    shutil.rmtree(new)
+                    raise ValueError(f"{run / 'evaluation' / evaluation.name}: its audit failed")
                 (evaluation / "audit.txt").write_bytes(done.stdout)
         new.rename(target)
         yield f"{run}: restored"
@@ -72,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         for line in restore(folder / study, Path("results", study)):
             print(line)
-    except ValueError as error:  # a setting of then that today's methods do not have
+    except ValueError as error:
         sys.exit(f"restore: {folder / study / 'study.json'} cannot be taken up: {error}")
 
 

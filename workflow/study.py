@@ -12,11 +12,14 @@ import dataclasses
 import difflib
 import itertools
 import json
+import math
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -48,6 +51,7 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
     recorded = raw.get("method_files", {})
     study = _from_command_line({k: raw[k] for k in raw if k != "method_files"}, schema)
     errors = [_message(e) for e in Draft202012Validator(schema).iter_errors(study)]
+    errors += _not_finite(study)
     if not _is_record(recorded):
         errors.append("method_files: not as a study.json has it; leave it out of a configuration")
     if not errors:
@@ -124,8 +128,43 @@ def outdated_runs(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
     return found
 
 
-def outdated_text(results: Path, runs: Runs, shown: int = 10) -> str:
-    """Return what to tell of `outdated_runs` before anything starts."""
+def outdated_evaluations(study: Mapping[str, Any], results: Path) -> Runs:
+    """Return what evaluations in `results` have otherwise than the study: run -> one line each.
+
+    Number of episodes, how actions were selected, seed. One that cannot be read is not in it:
+    `analysis.collect` refuses that.
+    """
+    asked = study["evaluation"]
+    found: Runs = {}
+    for method in study["methods"]:
+        for game, seed in itertools.product(study["games"], study["seeds"]):
+            for milestone in study["milestones_frames"]:
+                evaluation = Path("evaluation", str(milestone))
+                run = results / "runs" / method / game / str(seed)
+                try:
+                    with np.load(run / evaluation / "traces.npz") as archive:
+                        header = json.loads(archive["header"].tobytes())
+                        played = {"episodes": len(archive["episode_seeds"])}
+                    played |= {"seed": header["evaluation_seed"]}
+                    if method != UNTRAINED:  # it always samples
+                        played |= {"action_selection": header["action_selection"]}
+                except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                    continue
+                lines = [
+                    f"{evaluation}: {key} {json.dumps(then)}, now {json.dumps(asked[key])}"
+                    for key, then in played.items()
+                    if then != asked[key]
+                ]
+                if lines:
+                    found.setdefault((method, game, seed), []).extend(lines)
+    return found
+
+
+def outdated_text(results: Path, *outdated: Runs, shown: int = 10) -> str:
+    """Return what to tell of `outdated_runs` and `outdated_evaluations` before anything starts."""
+    runs: Runs = {}
+    for run, found in itertools.chain.from_iterable(part.items() for part in outdated):
+        runs.setdefault(run, []).extend(found)
     lines = [f"  {'/'.join(map(str, run))}: {'; '.join(found)}" for run, found in runs.items()]
     if len(lines) > shown:
         lines[shown:] = [f"  and {len(lines) - shown} more"]
@@ -133,9 +172,10 @@ def outdated_text(results: Path, runs: Runs, shown: int = 10) -> str:
         [
             f"Runs in {results} that are not as the study now says:",
             *lines,
-            "Those that Snakemake made here are trained again, and those that are older than their "
-            "method's file. Of others, restored or copied, it knows nothing: delete the folder of "
-            "each that is not in its plan, or the tables will be refused in the end.",
+            "Those that Snakemake made here are trained or evaluated again, and those that are "
+            "older than their method's file. Of others, restored or copied, it knows nothing: "
+            "delete the folder of each run, or evaluation, that is not in its plan, or the tables "
+            "will be refused in the end.",
         ]
     )
 
@@ -193,6 +233,18 @@ def _from_command_line(value: Any, schema: Mapping[str, Any]) -> Any:
     return value
 
 
+def _not_finite(value: Any, path: tuple[str | int, ...] = ()) -> Iterable[str]:
+    """Numbers that JSON does not have; NaN is neither below nor above what a schema allows."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{_key(path)} = {value}: must be a finite number"
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _not_finite(part, (*path, key))
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from _not_finite(part, (*path, place))
+
+
 def _number_or_text(text: str) -> Any:
     constants = {"true": True, "false": False, "null": None}
     if text.lower() in constants:
@@ -232,10 +284,14 @@ def _message(error: ValidationError) -> str:
         case "enum":
             return f"{key} = {value}: unknown{_allowed(error.instance, error.validator_value)}"
         case "type" if error.validator_value == "array":
+            if not isinstance(error.instance, str | int):
+                return f"{key} = {value}: not a list"
             example = f"{key}='[{error.instance}]'"
             return f"{key} = {value}: not a list; on the command line: --config {example}"
         case "type":
-            return f"{key} = {value}: must be of type {error.validator_value}"
+            examples = error.schema.get("examples", [])
+            hint = f", for example {json.dumps(examples[0])}" if examples else ""
+            return f"{key} = {value}: must be of type {error.validator_value}{hint}"
         case "uniqueItems":
             twice = sorted({json.dumps(v) for v in error.instance if error.instance.count(v) > 1})
             return f"{key} = {value}: named twice: {', '.join(twice)}"
@@ -288,7 +344,10 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             parsed = yaml.safe_load((root / file).read_text())
             keys = [k for k in parsed if k not in NOT_OVERRIDABLE]
             for key in (k for k in changed if k not in keys):
-                yield f"overrides.{method}.{key}: unknown key{_allowed(key, keys)} ({file})"
+                if key in NOT_OVERRIDABLE:
+                    yield f"overrides.{method}.{key}: only a method's file says it ({file})"
+                else:
+                    yield f"overrides.{method}.{key}: unknown key{_allowed(key, keys)} ({file})"
     selectable = ["all", *(m for m in methods if m != UNTRAINED)]
     for method in study["selection"]:
         if method not in selectable:

@@ -134,7 +134,7 @@ def test_a_restored_run_is_trained_again_only_with_other_values(tmp_path: Path) 
     os.utime(method, (after - 20, after - 20))
     jobs, printed = project.plan("train", *one)
     assert "train_run" not in jobs
-    assert "delete the folder of each that is not in its plan" in printed
+    assert "delete the folder of each run, or evaluation, that is not in its plan" in printed
 
 
 def test_published_table_needs_no_training(fresh: Project) -> None:

@@ -16,17 +16,20 @@ def study(folder: Path, seeds: list[int], milestones: tuple[int, ...] = (1000,))
     content = {"methods": ["a2c"], "games": ["pong"], "seeds": [0, 1], "milestones_frames": [1000]}
     folder.mkdir(parents=True)
     (folder / "study.json").write_text(json.dumps(content))
-    rows = ["method,game,seed"]
+    rows, played = ["method,game,seed"], ["method,game,seed,milestone"]
     for seed in seeds:
         run = folder / f"runs/a2c/pong/{seed}"
         for milestone in milestones:
             (run / f"evaluation/{milestone}").mkdir(parents=True)
             (run / f"evaluation/{milestone}/episodes.csv").write_text("episode")
             (run / f"evaluation/{milestone}/audit.txt").write_text("agrees")
+            played.append(f"a2c,pong,{seed},{milestone}")
         record = {"milestones": [{"milestone_frames": m} for m in milestones], "status": "finished"}
         (run / "run.json").write_text(json.dumps(record))
         rows.append(f"a2c,pong,{seed}")
     (folder / "runs.csv").write_text("\n".join(rows) + "\n")
+    (folder / "episodes.csv").write_text("\n".join(played) + "\n")
+    (folder / "missing.csv").write_text("method,game,seed,milestone,reason\n")
     return folder
 
 
@@ -63,6 +66,74 @@ def test_tables_of_other_runs_are_not_published(tmp_path: Path) -> None:
     (results / "runs.csv").write_text("method,game,seed\na2c,pong,0\n")
     with pytest.raises(publish.PublishError, match=r"pong/1 has finished and is not in .*runs.csv"):
         publish.check_whole(results, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("milestone", "reason", "refused"),
+    [
+        (1000, None, True),
+        (1000, "not_evaluated", True),
+        (1000, "incomplete_evaluation", False),
+        (2000, None, False),  # the study does not ask for it
+    ],
+)
+def test_tables_that_lack_an_evaluation_are_not_published(
+    tmp_path: Path, milestone: int, reason: str | None, refused: bool
+) -> None:
+    results = study(tmp_path / "results", [0], (1000, 2000))
+    lines = (results / "episodes.csv").read_text().splitlines()
+    lines.remove(f"a2c,pong,0,{milestone}")
+    (results / "episodes.csv").write_text("\n".join(lines) + "\n")
+    if reason:
+        with (results / "missing.csv").open("a") as file:
+            file.write(f"a2c,pong,0,{milestone},{reason}\n")
+    if refused:
+        with pytest.raises(publish.PublishError, match=r"0/evaluation/1000 is not in .*episodes"):
+            publish.check_whole(results, tmp_path / "none")
+    else:
+        publish.check_whole(results, tmp_path / "none")
+
+
+def publishable(folder: Path, seeds: list[int]) -> Path:
+    """A `study` with the files that the analysis makes, and no policy."""
+    study(folder, seeds)
+    for name in ("aggregates.csv", "report.html"):
+        (folder / name).touch()
+    for name in ("tables", "figures"):
+        (folder / name).mkdir()
+    for record in folder.glob("runs/*/*/*/run.json"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "diverged"}))
+    return folder
+
+
+def test_a_publication_that_was_killed_does_not_hide_what_was_published(tmp_path: Path) -> None:
+    """Killed with the old folder put aside and the new one not yet in its place."""
+    few, many = publishable(tmp_path / "few", [0]), publishable(tmp_path / "many", [0, 1])
+    target = tmp_path / "published"
+    publish.publish(many, target)
+    target.rename(tmp_path / "published.old")
+    with pytest.raises(publish.PublishError, match="pong/1 is published and not in"):
+        publish.publish(few, target)
+    assert (target / "runs/a2c/pong/1/run.json").exists()
+    assert publish.publish(few, target, replace=True) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "many", "published"]
+
+
+def test_an_evaluation_whose_audit_fails_is_not_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = study(tmp_path / "results/published/old", [0])
+    content = {"study": "old", "label": "a test", "methods": ["a2c"], "games": ["pong"],
+               "seeds": [0], "milestones_frames": [1000], "protocol": "noop",
+               "overrides": {}}  # fmt: skip
+    (published / "study.json").write_text(json.dumps(content))
+    write_run(published, content, 0)
+    (published / "runs/a2c/pong/0/evaluation/1000/audit.txt").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        restore.main(["--study", "old"])
+    assert "runs/a2c/pong/0/evaluation/1000: its audit failed" in str(stopped.value.code)
+    assert not list(tmp_path.glob("results/old/runs/a2c/pong/*"))
 
 
 def test_a_run_that_is_not_as_today_is_to_be_trained_anew(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ale_py.roms
+import numpy as np
 import pytest
 import yaml
 
+from agents import trace
 from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
@@ -24,6 +27,7 @@ from workflow.study import (
     StudyError,
     changed_settings,
     load,
+    outdated_evaluations,
     outdated_runs,
     outdated_text,
     record,
@@ -81,13 +85,23 @@ def changed(**keys: Any) -> dict[str, Any]:
         ({"study": "published"}, ['study = "published": reserved']),
         ({"study": "benchmarks"}, ['study = "benchmarks": reserved']),
         ({"study": "logs"}, ['study = "logs": reserved']),
+        ({"study": "videos"}, ['study = "videos": reserved']),
+        ({"statistics": {"level": math.nan}}, ["statistics.level = nan: must be a finite number"]),
+        ({"statistics": {"level": "nan"}}, ["statistics.level = nan: must be a finite number"]),
+        ({"overrides": {"a2c": {"gamma": math.inf}}}, ["overrides.a2c.gamma = inf: must be a fin"]),
+        ({"selection": "best"}, ['selection = "best": must be of type object', '{"all": "best"}']),
+        ({"notes": None}, ["notes = null: not a list"]),
+        ({"methods": {"a2c": 1}}, ['methods = {"a2c": 1}: not a list']),
         ({"overrides": {"a2c": {"lanes": -1}}}, ["a2c.yaml with overrides: lanes: -1 is not in"]),
         ({"overrides": {"all": {"network": "resnet"}}}, ["network: unknown value 'resnet'"]),
         ({"overrides": {"all": {"learning_rate": "fast"}}}, ["learning_rate must be float"]),
         ({"study": "../demo"}, ['study = "../demo": lower-case letters']),
         ({"overrides": {"all": {"netwrk": "nature"}}}, ["overrides.all.netwrk: unknown key"]),
         ({"overrides": {"a2c": {"lane": 2}}}, ["overrides.a2c.lane", "(did you mean lanes?)"]),
-        ({"overrides": {"a2c": {"version": 2}}}, ["overrides.a2c.version: unknown key"]),
+        (
+            {"overrides": {"a2c": {"version": 2}}},
+            ["overrides.a2c.version: only a method's file says it"],
+        ),
         ({"overrides": {"a2d": {"lanes": 2}}}, ["overrides.a2d: unknown (did you mean a2c?)"]),
         ({"selection": {"a2c": "bets"}}, ['selection.a2c = "bets": unknown (did you mean best?)']),
         ({"selection": {"a2c": "last"}}, ["selection.a2c", "; allowed: final, best"]),
@@ -221,6 +235,37 @@ def test_runs_that_are_not_as_the_study_says(
         assert f"  a2c/pong/0: {'; '.join(lines)}\n" in outdated_text(tmp_path, found)
 
 
+@pytest.mark.parametrize(
+    ("method", "asked", "lines"),
+    [
+        ("a2c", {}, None),
+        ("a2c", {"episodes": 60}, ["evaluation/1000: episodes 2, now 60"]),
+        ("a2c", {"seed": 5}, ["evaluation/1000: seed 1000, now 5"]),
+        (
+            "a2c",
+            {"action_selection": "greedy"},
+            ['evaluation/1000: action_selection "sample", now "greedy"'],
+        ),
+        ("random", {"action_selection": "greedy"}, None),  # it always samples
+    ],
+)
+def test_evaluations_that_are_not_as_the_study_says(
+    tmp_path: Path, method: str, asked: dict[str, Any], lines: list[str] | None
+) -> None:
+    study = load(changed(methods=[method], evaluation={"episodes": 2, **asked}), ROOT)
+    folder = tmp_path / f"runs/{method}/pong/0/evaluation"
+    header = {"evaluation_seed": 1000, "action_selection": "sample"}
+    episodes = [trace.Trace(seed, np.zeros(3, np.uint8)) for seed in (1, 2)]
+    trace.save(folder / "1000/traces.npz", header, episodes)
+    (folder / "3000").mkdir()
+    (folder / "3000/traces.npz").write_bytes(b"half-written")
+    found = outdated_evaluations(study, tmp_path)
+    assert found == ({} if lines is None else {(method, "pong", 0): lines})
+    if lines:
+        text = outdated_text(tmp_path, {("a2c", "pong", 0): ["gamma 0.98, now 0.99"]}, found)
+        assert f"  a2c/pong/0: gamma 0.98, now 0.99; {lines[0]}\n" in text
+
+
 def test_published_runs_are_as_their_studies_say() -> None:
     """But for milestones that they have not reached. So nothing published is trained again."""
     for path in sorted((ROOT / "results/published").glob("*/study.json")):
@@ -245,7 +290,7 @@ def test_what_may_be_overridden_is_what_the_trainer_accepts() -> None:
         try:
             load_method(file, {key: value})
         except ValueError:
-            with pytest.raises(StudyError, match=f"overrides.a2c.{key}: unknown key"):
+            with pytest.raises(StudyError, match=f"overrides.a2c.{key}: only a method's file says"):
                 load(raw, ROOT)
         else:
             load(raw, ROOT)

@@ -9,6 +9,7 @@ from workflow.study import (
     StudyError,
     changed_settings,
     load,
+    outdated_evaluations,
     outdated_runs,
     outdated_text,
     sources,
@@ -52,8 +53,9 @@ def of_study(pattern):
 
 
 OUTDATED = outdated_runs(STUDY, Path(RESULTS), CODE)
-if OUTDATED:
-    logger.warning(outdated_text(Path(RESULTS), OUTDATED))
+OUTDATED_EVALUATIONS = outdated_evaluations(STUDY, Path(RESULTS))
+if OUTDATED or OUTDATED_EVALUATIONS:
+    logger.warning(outdated_text(Path(RESULTS), OUTDATED, OUTDATED_EVALUATIONS))
 
 
 def method_file(wildcards):

@@ -4,6 +4,7 @@
 rule published:
     input:
         scores=REFERENCE,
+        games="config/games.csv",
         code=sources("analysis.published", CODE),
     output:
         multiext("results/reference/rules", ".csv", ".md"),
