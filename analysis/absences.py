@@ -45,11 +45,14 @@ def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> li
         out.append(f"Diverged runs: {listed}.")
     if len(missing):
         parts = _missing_parts(study, missing)
-        runs = len(study.methods) * len(study.games) * len(study.seeds)
-        milestones = len(study.milestones_frames)
+        each = len(study.games) * len(study.seeds)
+        milestones = [len(study.milestones_of(method)) for method in study.methods]
+        runs, asked = each * len(milestones), each * sum(milestones)
+        of = f"{runs} runs x {max(milestones)} milestones"
+        if min(milestones) < max(milestones):
+            of += ", of random play the last"
         out.append(
-            f"Missing, {len(missing)} of {runs * milestones} ({runs} runs x {milestones} "
-            f"milestones): {'; '.join(parts)}. A method is "
+            f"Missing, {len(missing)} of {asked} ({of}): {'; '.join(parts)}. A method is "
             "aggregated over its seeds that have every game; nothing is imputed."
         )
     return out

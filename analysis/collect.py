@@ -97,12 +97,12 @@ def _collect_run(
 ) -> dict[str, Any] | None:
     path = folder / "run.json"
     if not path.exists():
-        collected.missing += [[*run, frames, "not_run"] for frames in study.milestones_frames]
+        collected.missing += [[*run, at, "not_run"] for at in study.milestones_of(run[0])]
         return None
     record = read_json(path)
     _check_record(study, record, path, run)
     collected.runs.append(_run_row(record))
-    for milestone in study.milestones_frames:
+    for milestone in study.milestones_of(run[0]):
         file = folder / "evaluation" / str(milestone) / "episodes.csv"
         rows = None
         if file.exists():
@@ -175,12 +175,9 @@ def _check_record(
             f"{path}: status is finished at {record['frames']} of {record['budget_frames']} frames"
         )
     milestones = record.get("milestones")
-    if not isinstance(milestones, list) or not all(
-        isinstance(m, dict) and {"milestone_frames", "frames", "seconds"} <= set(m)
-        for m in milestones
-    ):
+    if not isinstance(milestones, list) or not all(map(_is_milestone, milestones)):
         raise ResultsError(
-            f"{path}: milestones is {milestones!r}; expected a list of objects with "
+            f"{path}: milestones is {milestones!r}; expected a list of objects with numbers "
             "milestone_frames, frames and seconds"
         )
     settings = record.get("settings") or {}
@@ -190,6 +187,16 @@ def _check_record(
                 f"{path}: trained with {key} {settings[key]!r}, but the study says {expected!r}; "
                 "train it again or take the run out"
             )
+
+
+def _is_milestone(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    frames = [value.get("milestone_frames"), value.get("frames")]
+    return all(type(count) is int for count in frames) and type(value.get("seconds")) in (
+        int,
+        float,
+    )
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -4,8 +4,10 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from analysis.normalise import NORMALISED_WITH
+from analysis.curves import BAND_REPS
+from analysis.normalise import HUMAN_STARTS_RULE, NORMALISED_WITH
 from analysis.scores import Study, complete_seeds
+from analysis.uncertainty import FEW_SEEDS
 
 UNTIMED = "Whatever else the machines did meanwhile is in it: no measure of speed."
 FIGURES = {
@@ -35,10 +37,11 @@ def names(study: Study) -> list[str]:
 def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
     """Return what a reader must know to read the figure `name`; `scores` as of `run_scores`."""
     level = f"{100 * study.level:g} %"
+    narrow = _too_narrow(study, scores)
     band = (
         "mean return of the training episodes that ended in a bin (a bin without any repeats the "
-        "one before), mean over seeds; "
-        f"band: {level} bootstrap interval over seeds, none for one seed. Training episodes are "
+        f"one before), mean over seeds; band: {level} bootstrap interval over seeds "
+        f"({BAND_REPS:,} repetitions), none for one seed.{narrow} Training episodes are "
         "played by the changing policy and are not the evaluation of the table"
     )
     ends = (
@@ -48,6 +51,9 @@ def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
     policies = f" Policies reported: {study.selections_text()}."
     last = study.milestones_frames[-1]
     whole = _absent(study, [m for m in study.methods if complete_seeds(study, scores, m, last)])
+    elsewhere = ""
+    if study.references != "human_starts":
+        elsewhere = f", of values under human starts `{HUMAN_STARTS_RULE}`"
     any_game = _absent(study, scores.loc[scores["milestone"] == last, "method"].unique())
     return {
         "learning_curves": f"Points: {band}. Thin lines: training curves that others have "
@@ -59,22 +65,38 @@ def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
         f"and by wall-clock time: {band}. {ends} By time a line ends where the fastest run in any "
         f"game ends, so what slower games have learnt by their ends is not in it. {UNTIMED}",
         "interval_estimates": f"Percent of human; bars are {level} stratified-bootstrap intervals "
-        "over seeds, a point without a bar is one seed. A smaller optimality gap is better."
-        + policies,
+        "over seeds, a hollow point without a bar is one seed." + narrow + " A smaller optimality "
+        "gap is better. A mean may be that of one game: the table's notes name it." + policies,
         "performance_profiles": "Share of runs and games that score above a threshold, at the "
-        f"last milestone; bands are pointwise {level} intervals. Higher is better."
+        f"last milestone; bands are pointwise {level} intervals."
+        + narrow
+        + " Higher is better."
         + whole
         + policies,
         "probability_of_improvement": "How likely a run of the first method scores above a run "
         f"of the second in the same game, at the last milestone; bars are {level} intervals. "
         "It is the mean over the games of the share of pairs of runs that the first won, ties "
-        "counted half; without a bar one of the two has a single seed." + whole + policies,
+        "counted half; where one of the two has a single seed the point is hollow and has no bar."
+        + narrow
+        + whole
+        + policies,
         "per_game": "Percent of human at the last milestone, mean over seeds; dots are single "
         "seeds. The published values are of the papers' budgets, each normalised with the "
-        f"references of its own protocol; the study's are {NORMALISED_WITH[study.references]}."
-        + any_game
-        + policies,
+        f"references of its own protocol; the study's are {NORMALISED_WITH[study.references]}. The "
+        f"rule is `{study.rule}`{elsewhere}." + any_game + policies,
     }[name]
+
+
+def _too_narrow(study: Study, scores: pd.DataFrame) -> str:
+    """Say so where an interval is one of few seeds."""
+    counts = {
+        len(complete_seeds(study, scores, method, milestone))
+        for method in study.methods
+        for milestone in study.milestones_of(method)
+    }
+    if not any(1 < seeds < FEW_SEEDS for seeds in counts):
+        return ""
+    return " Intervals of few seeds are too narrow; the table's notes say how much."
 
 
 def _absent(study: Study, there: Collection[str]) -> str:

@@ -13,6 +13,7 @@ RULES = {
     "absolute": "100 (score - random) / |human - random|",
     "mnih2016": "plain, with the random score of Video Pinball taken as 0",
 }
+HUMAN_STARTS_RULE = "mnih2016"  # of printed scores, beside a study with other references
 ZERO_RANDOM_GAME = "video_pinball"
 # How texts call the references of a protocol.
 NORMALISED_WITH = {"human_starts": "human-starts", "noop_starts": "no-op-starts"}

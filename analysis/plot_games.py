@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.normalise import HUMAN_STARTS_RULE
 from analysis.plot_style import (
     add_legend,
     empty_figure,
@@ -43,6 +44,7 @@ PUBLISHED = {
 }
 STARTS = {"human_starts": "human starts", "noop_starts": "no-op starts"}
 
+SEED = {"color": "#1b1f24", "marker": "o", "markersize": 2.2, "alpha": 0.8}
 SAME = {"color": "black", "marker": "d", "markersize": 4.5, "markerfacecolor": "white"}
 OTHER_STARTS = SAME | {"marker": "x", "markersize": 4}
 
@@ -55,8 +57,10 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     methods = [m for m in sorted(study.methods, key=listed_order) if (scores["method"] == m).any()]
     if not methods:
         return empty_figure("No run has been evaluated at the last milestone.")
-    published, label = _published(study.references)
-    elsewhere = {} if study.references == "human_starts" else _published("human_starts")[0]
+    published, label = _published(study.references, study.rule)
+    elsewhere = {}
+    if study.references != "human_starts":
+        elsewhere, _ = _published("human_starts", HUMAN_STARTS_RULE)
     elsewhere = {m: scores for m, scores in elsewhere.items() if m not in published}
     labels = load_games().set_index("game")["label"]
     columns = 1 if len(study.games) <= 10 else 3
@@ -100,16 +104,18 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
         if set(methods) & set(source):
             text = f"published, same method, {STARTS[starts]}"
             extra.append(Line2D([], [], linestyle="", label=text, **look))
-    add_legend(figure, study, methods, extra)
+    if scores.groupby(["method", "game"]).size().max() > 1:
+        extra.append(Line2D([], [], linestyle="", label="single seeds", **SEED))
+    add_legend(figure, study, methods, extra, bars=True)
     return figure
 
 
-def _published(protocol: str) -> tuple[dict[str, pd.Series], str]:
+def _published(protocol: str, rule: str) -> tuple[dict[str, pd.Series], str]:
     """Return published scores in percent by method and game, and what A3C-FF's are called."""
     printed = load_scores()
     systems = PUBLISHED[protocol]
     values = {
-        method: normalised(printed, protocol, system, "mnih2016", flagged="exclude")
+        method: normalised(printed, protocol, system, rule, flagged="exclude")
         for method, system in systems.items()
     }
     own = printed[(printed["protocol"] == protocol) & (printed["system"] == systems["a3c_ff"])]
@@ -124,5 +130,4 @@ def _game_bars(axes: Axes, start: float, scores: pd.DataFrame, methods: list[str
         color = style(method)["color"]
         axes.barh(start + i, values.mean(), height=0.82, color=color, zorder=2)
         if len(values) > 1:
-            axes.plot(values, np.full(len(values), start + i), linestyle="", marker="o",
-                      markersize=2.2, color="#1b1f24", zorder=3, alpha=0.8)  # fmt: skip
+            axes.plot(values, np.full(len(values), start + i), linestyle="", zorder=3, **SEED)

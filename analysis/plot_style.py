@@ -7,9 +7,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import seaborn
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.io import atomic_path
@@ -84,13 +86,23 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def add_legend(
-    figure: Figure, study: Study, methods: list[str], extra: Sequence[Line2D] = ()
+    figure: Figure,
+    study: Study,
+    methods: list[str],
+    extra: Sequence[Line2D] = (),
+    bars: bool = False,
 ) -> None:
-    """Name `methods` and the `extra` lines beside the figure, in as many columns as fit."""
-    handles = [
-        Line2D([], [], label=study.method_label(method), **style(method))
+    """Name `methods`, drawn as lines or `bars`, and the `extra` lines, in as many columns as fit.
+
+    It stands beside the figure.
+    """
+    handles: list[Artist] = [
+        Patch(label=study.method_label(method), color=style(method)["color"])
+        if bars
+        else Line2D([], [], label=study.method_label(method), **style(method))
         for method in methods
-    ] + [*extra]  # fmt: skip
+    ]
+    handles += extra
     widest = max(1, int(figure.get_figwidth() // 1.5))
     # Below a tall figure nobody would find it.
     place = "outside lower center" if figure.get_figheight() < 9 else "outside upper center"

@@ -84,7 +84,9 @@ def _interval(
     if np.isfinite(low):
         axes.plot([low, high], [position, position], color=look["color"], linewidth=7, alpha=0.35,
                   solid_capstyle="butt")  # fmt: skip
-    axes.plot(point, position, color=look["color"], marker=look["marker"], markersize=6)
+    inside = look["color"] if np.isfinite(low) else "white"  # the least known looks so
+    axes.plot(point, position, color=look["color"], marker=look["marker"], markersize=6,
+              markerfacecolor=inside)  # fmt: skip
 
 
 def performance_profiles(study: Study, aggregates: pd.DataFrame) -> Figure:

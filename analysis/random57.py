@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.io import write_csv, write_text
 from analysis.reference import check_scores, load_games, references
@@ -35,6 +34,8 @@ COLUMNS = [
     "published",
     "difference",
     "standard_errors",
+    "difference_percent",
+    "shows_from_percent",
     "verdict",
     "longer_than_5_minutes",
     "truncated",
@@ -67,6 +68,7 @@ PUBLISHED_PROTOCOL = {
 AGREES_STANDARD_ERRORS = 3.0
 ROUNDING = 0.05  # of a printed score
 VERDICTS = ("agrees", "higher", "lower")
+JOINT_REPS = 10_000
 
 
 def load_reference(results: Path) -> pd.DataFrame:
@@ -100,6 +102,8 @@ def compare(study: Study, episodes: pd.DataFrame, reference: pd.DataFrame) -> pd
     nobody publishes the spread of the published score, which Mnih et al. 2015 average over 30
     episodes too. It is infinite where all of our returns are equal and the difference is more than
     rounding. `verdict`: agrees to 3 standard errors, or our mean is higher or lower.
+    `difference_percent` is the difference in percent of human minus random, `shows_from_percent`
+    three of its standard errors: a smaller one agrees.
 
     `reference_*` are the same numbers of `reference`, as from `load_reference`; empty where it has
     no episodes of the game. `cause` of a difference: `protocol` where the reference's protocol
@@ -121,6 +125,10 @@ def compare(study: Study, episodes: pd.DataFrame, reference: pd.DataFrame) -> pd
             continue
         row = {"game": game, "label": labels[game], "published": published}
         row |= _measured(game, rows["return"], published)
+        percent = 100 / abs(table.loc[game, "human"] - published)
+        row["difference_percent"] = row["difference"] * percent
+        of_difference = math.sqrt(2) * row["standard_error"]
+        row["shows_from_percent"] = AGREES_STANDARD_ERRORS * of_difference * percent
         row["longer_than_5_minutes"] = int((rows["length_frames"] > PUBLISHED_CAP_FRAMES).sum())
         row["truncated"] = int((rows["ended"] == "truncated").sum())
         if len(others):
@@ -160,6 +168,24 @@ def _verdict(apart: float) -> str:
     return "higher" if apart > 0 else "lower"
 
 
+MARKDOWN_COLUMNS = {
+    "Game": "---",
+    "Mean": "--:",
+    "Standard error": "--:",
+    "Published": "--:",
+    "Difference": "--:",
+    "in standard errors": "--:",
+    "in percent of human": "--:",
+    "shows from, percent of human": "--:",
+    "Verdict": "---",
+    "Longer than 5 min": "--:",
+    "Cut at 30 min": "--:",
+    "Every 6th frame: mean": "--:",
+    "Its standard error": "--:",
+    "Its difference in standard errors": "--:",
+    "Its verdict": "---",
+    "Cause": "---",
+}
 PROTOCOLS = """\
 **Two protocols.** Ours is that of every row trained here: a new action every 4 frames, episodes to
 their end or to 108,000 frames (30 minutes). The published agent of Mnih et al. 2015 "chose a random
@@ -170,7 +196,9 @@ difference is the protocol's and neither is wrong. For the games that Mnih et al
 frequency and limit of the published agent were not checked."""
 
 
-def markdown(study: Study, table: pd.DataFrame) -> str:
+def markdown(
+    study: Study, table: pd.DataFrame, episodes: pd.DataFrame, reference: pd.DataFrame
+) -> str:
     """Return `compare` for people: the counts, then the games, largest difference first."""
     missing = [game for game in study.games if game not in set(table["game"])]
     lines = [
@@ -178,14 +206,14 @@ def markdown(study: Study, table: pd.DataFrame) -> str:
         "",
         f"{len(table)} games: {_counts(table['verdict'])}.",
         "",
+        _resolution(table),
+        "",
         *_causes(table),
-        *_together(table),
+        *_together(study, table, episodes, reference),
         " ".join(PROTOCOLS.splitlines()),
         "",
-        "| Game | Mean | Standard error | Published | Difference | in standard errors | Verdict "
-        "| Longer than 5 min | Cut at 30 min | Every 6th frame: mean | Standard error "
-        "| in standard errors | Verdict | Cause |",
-        "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|---|---|",
+        f"| {' | '.join(MARKDOWN_COLUMNS)} |",
+        f"|{'|'.join(MARKDOWN_COLUMNS.values())}|",
     ]
     order = table["standard_errors"].abs().sort_values(ascending=False, kind="stable").index
     for row in table.loc[order].itertuples():
@@ -196,6 +224,8 @@ def markdown(study: Study, table: pd.DataFrame) -> str:
             number_text(row.published),
             f"{row.difference:+.1f}",
             f"{row.standard_errors:+.1f}",
+            f"{row.difference_percent:+.1f}",
+            number_text(row.shows_from_percent),
             row.verdict,
             f"{row.longer_than_5_minutes} of {row.episodes}",
             f"{row.truncated}",
@@ -203,7 +233,7 @@ def markdown(study: Study, table: pd.DataFrame) -> str:
             DASH if pd.isna(row.cause) else row.cause,
         ]
         if not pd.isna(row.reference_mean):
-            cells[9:13] = [
+            cells[-5:-1] = [
                 number_text(row.reference_mean),
                 number_text(row.reference_standard_error),
                 f"{row.reference_standard_errors:+.1f}",
@@ -214,7 +244,8 @@ def markdown(study: Study, table: pd.DataFrame) -> str:
         "",
         "- Means are over episodes, in points; a standard error is of the mean before it. The "
         "difference is given in sqrt(2) of them, as if the published mean had our spread and "
-        "number of episodes; inf: all our returns are equal.",
+        "number of episodes; inf: all our returns are equal. It shows from three of them on: "
+        "`agrees` means that these episodes do not tell the means apart.",
         "- Cause of a difference: `protocol`, the published agent's protocol gives the published "
         "score; `open`, it does not.",
         "- Scores of all methods are normalised with the published random score, not with ours.",
@@ -245,43 +276,96 @@ def _causes(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def joint(rows: pd.DataFrame, prefix: str = "") -> tuple[int, float, float]:
-    """Return games, the sum of their squared differences in standard errors, and its chance.
-
-    `rows` as from `compare`; games whose episodes all have one return have no standard error and
-    are left out. The chance is chi-squared's of a sum as large, were all differences noise.
-    """
-    apart, error = rows[f"{prefix}standard_errors"], rows[f"{prefix}standard_error"]
-    known = np.isfinite(apart.astype(float)) & (error > 0)
-    total = float((apart[known] ** 2).sum())
-    return int(known.sum()), total, float(stats.chi2.sf(total, known.sum()))
-
-
-def _together(table: pd.DataFrame) -> list[str]:
-    """Say what many differences that are each within noise amount to."""
-    count, total, chance = joint(table[table["verdict"] == "agrees"])
-    if not count:
-        return []
-    text = (
-        f"Taken together, the squared differences in standard errors of the {count} games that "
-        "agree, and whose episodes differ among themselves, add up to "
-        f"{total:.1f}; noise gives about {count} (p = {chance:.2g})."
+def _resolution(table: pd.DataFrame) -> str:
+    """Say how large a difference may be that the episodes do not show."""
+    error = AGREES_STANDARD_ERRORS * math.sqrt(2) * table["standard_error"]
+    coarse = int((error > table["published"].abs() / 2).sum())
+    tenth = int((table["shows_from_percent"] > 10).sum())
+    return (
+        f"A difference shows from {AGREES_STANDARD_ERRORS:g} standard errors on: that is more than "
+        f"half of the published score in {coarse} games, and more than a tenth of the way from "
+        f"random to human in {tenth}."
     )
+
+
+def joint(
+    samples: list[np.ndarray], apart: np.ndarray, rng_seed: int, reps: int = JOINT_REPS
+) -> tuple[float, float, float]:
+    """Return the sum of squared differences, what it would be by noise, and the chance of as much.
+
+    Args:
+        samples: our returns in each game, [games] of [episodes].
+        apart: the differences of these games in standard errors, each within
+            AGREES_STANDARD_ERRORS.
+        rng_seed: of the draws.
+        reps: number of draws.
+
+    Noise: the published mean and ours are of two samples of one game's returns, as many of them,
+    of which the second is the one whose spread is known, and which are within
+    AGREES_STANDARD_ERRORS as those that are added up are. Both are drawn from ours.
+    """
+    rng = np.random.default_rng(rng_seed)
+    sums = np.zeros(reps)
+    for returns in samples:
+        found = np.empty(0)
+        while len(found) < reps:
+            published, ours = rng.choice(returns, size=(2, reps, len(returns)))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                error = ours.std(axis=1, ddof=1) / math.sqrt(len(returns))
+                difference = ours.mean(axis=1) - published.mean(axis=1)
+                one = difference / (math.sqrt(2) * error)
+            within = (error > 0) & (np.abs(one) <= AGREES_STANDARD_ERRORS)
+            found = np.concatenate([found, one[within]])
+        sums += found[:reps] ** 2
+    total = float((apart**2).sum())
+    return total, float(sums.mean()), float((sums >= total).mean())
+
+
+def _together(
+    study: Study, table: pd.DataFrame, episodes: pd.DataFrame, reference: pd.DataFrame
+) -> list[str]:
+    """Say what many differences that are each within noise amount to, in the same games."""
+    of_protocols = {"": episodes[episodes["method"] == UNTRAINED]}
     if table["reference_verdict"].notna().any():
-        games, summed, p = joint(table, "reference_")
-        text += (
-            f" With an action every 6th frame they add up to {summed:.1f} in all {games} such "
-            f"games (p = {p:.2g})."
+        of_protocols["reference_"] = reference
+    used = np.logical_and.reduce(
+        [
+            (table[f"{prefix}verdict"] == "agrees") & (table[f"{prefix}standard_error"] > 0)
+            for prefix in of_protocols
+        ]
+    )
+    rows = table[used]
+    if rows.empty:
+        return []
+    said = []
+    for prefix, played in of_protocols.items():
+        returns = [played.loc[played["game"] == game, "return"] for game in rows["game"]]
+        total, noise, chance = joint(
+            [sample.to_numpy(float) for sample in returns],
+            rows[f"{prefix}standard_errors"].to_numpy(float),
+            study.rng_seed,
         )
+        least = 1 / JOINT_REPS
+        p = f"p = {chance:.1g}" if chance >= least else f"p < {least:g}"
+        said.append(f"{total:.1f} where noise gives {noise:.1f} ({p})")
+    both = " under both protocols" if len(said) > 1 else ""
+    text = (
+        f"Taken together, in the {len(rows)} games that agree{both} and whose episodes differ "
+        f"among themselves, the squared differences in standard errors add up to {said[0]}; the "
+        f"chance is that of {JOINT_REPS:,} comparisons of samples drawn from our episodes."
+    )
+    if len(said) > 1:
+        text += f" With an action every 6th frame: {said[1]}."
     return [text, ""]
 
 
 def write(results: Path) -> str:
     """Compare, write tables/random.csv and tables/random.md, return the line of counts."""
     study = load_study(results)
-    table = compare(study, load_episodes(results), load_reference(results))
+    episodes, reference = load_episodes(results), load_reference(results)
+    table = compare(study, episodes, reference)
     write_csv(results / "tables" / "random.csv", table)
-    text = markdown(study, table)
+    text = markdown(study, table, episodes, reference)
     write_text(results / "tables" / "random.md", text)
     return text.splitlines()[2]
 

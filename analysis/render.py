@@ -34,7 +34,7 @@ def frames_text(frames: float) -> str:
     """Return a number of frames as people say it: 0, 400k, 1M, 1.5M, 320M, 1,000M."""
     if frames < 1_000:
         return f"{frames:g}"
-    if frames < 1_000_000:
+    if frames < 999_950:
         return f"{frames / 1_000:.4g}k"
     return f"{round(frames / 1_000_000, 2):,g}M"
 
@@ -64,12 +64,12 @@ def hours_text(hours: float | None, of: str = "") -> str:
     value, unit = (hours, "h") if hours >= 1 else (60 * hours, "min")
     if unit == "min" and value < 1:
         value, unit = 60 * value, "s"
-    return f"{value:.0f} {of}{unit}" if value >= 100 else f"{value:.2g} {of}{unit}"
+    return f"{value:.0f} {of}{unit}" if value >= 10 else f"{value:.2g} {of}{unit}"
 
 
 def markdown(grid: Grid, heading: str = "#") -> str:
     """Return `grid` as a Markdown table with its notes as a numbered list below."""
-    lines = [f"{heading} {grid.title}", ""]
+    lines = [f"{heading} {_one_line(grid.title)}", ""]
     lines.append("| " + " | ".join(map(_markdown_cell, grid.columns)) + " |")
     aligns = ["---" if grid.is_left(i) else "--:" for i in range(len(grid.columns))]
     lines.append("|" + "|".join(aligns) + "|")
@@ -79,12 +79,16 @@ def markdown(grid: Grid, heading: str = "#") -> str:
             cells = [f"**{cells[0]}**"] + [""] * (len(grid.columns) - 1)
         lines.append("| " + " | ".join(cells) + " |")
     if grid.notes:
-        lines += ["", *(f"{number}. {note}" for number, note in enumerate(grid.notes, 1))]
+        lines += ["", *(f"{n}. {_one_line(note)}" for n, note in enumerate(grid.notes, 1))]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
 
 
 def latex(grid: Grid) -> str:

@@ -245,7 +245,8 @@ def provenance_html(runs: pd.DataFrame) -> str:
     lines.append("</dl>")
     lines.append(
         "<p>Every evaluation episode can be replayed from its trace: "
-        "<code>python -m agents.audit PATH</code>.</p>"
+        "<code>python -m agents.audit PATH</code> compares, <code>python -m agents.video "
+        "EVALUATION --episode 3 --out episode.gif</code> shows it.</p>"
     )
     return "\n".join(lines) + "\n"
 

@@ -3,13 +3,31 @@
 import math
 
 import pandas as pd
+from scipy import stats
 
 from analysis.reference import references
+from analysis.render import number_text
 from analysis.scores import Study, complete_seeds, run_scores, score_matrix
 
 # Above this share of the absolute scores the mean is said to be one game's.
 DOMINANT_SHARE = 0.4
 SEEDS_SHOWN = 9  # means of so many seeds at most are listed one by one
+FEW_SEEDS = 5  # below, an interval is said to be too narrow, and how much
+
+
+def coverage(seeds: int, games: int, level: float) -> float:
+    """Return in which share of cases the interval of a mean holds the true one, roughly.
+
+    Of normally distributed scores that vary alike in `games` games, where a t interval would hold
+    it in `level`. The variance that the bootstrap sees is (seeds - 1) / seeds of the unbiased one,
+    which has games (seeds - 1) degrees of freedom; and it knows only those. With one game and few
+    seeds its percentiles are the lowest and the highest seed.
+    """
+    # The bootstrap's outermost draw, one seed again and again, is within the percentiles.
+    if games == 1 and seeds ** -float(seeds) > (1 - level) / 2:
+        return 1 - 2 * 0.5**seeds
+    reach = stats.norm.ppf((1 + level) / 2) * math.sqrt((seeds - 1) / seeds)
+    return 1 - 2 * float(stats.t.sf(reach, games * (seeds - 1)))
 
 
 def interval_note(study: Study, table: pd.DataFrame) -> str:
@@ -26,22 +44,23 @@ def interval_note(study: Study, table: pd.DataFrame) -> str:
             every = len(rows) == (trained["method"] == method).sum()
             names.append(study.rows_label(method, [] if every else list(rows["milestone"])))
         text += f" One seed gives no interval: {', '.join(names)}."
-    few = trained[(trained["seeds"] > 1) & (trained["seeds"] < 5)]
-    if len(few):
-        counts = sorted({int(seeds) for seeds in few["seeds"]})
+    few = trained[(trained["seeds"] > 1) & (trained["seeds"] < FEW_SEEDS)]
+    counts = sorted({int(seeds) for seeds in few["seeds"]})
+    if counts:
+        many = len(study.games)
+        where = f", where one game decides it and where the {many} games vary alike," * (many > 1)
         text += (
-            f" Intervals from {' or '.join(map(str, counts))} seeds are rough and tend to be "
-            "too narrow."
+            f" Intervals from {' or '.join(map(str, counts))} seeds are too narrow: were scores "
+            "normally distributed, that of a mean would hold the true mean not in "
+            f"{100 * study.level:g} % of cases but{where} in about "
+            f"{', in '.join(_coverage_text(study, seeds) for seeds in counts)}."
         )
-        for seeds in counts:
-            # The bootstrap's outermost draw, one seed again and again, is within the percentiles.
-            if len(study.games) == 1 and seeds ** -float(seeds) > (1 - study.level) / 2:
-                covered = 100 * (1 - 2 * 0.5**seeds)
-                text += (
-                    f" With one game and {seeds} seeds they reach from the lowest seed to the "
-                    f"highest: that holds the median of all runs in {covered:.0f} % of cases."
-                )
     return text
+
+
+def _coverage_text(study: Study, seeds: int) -> str:
+    held = dict.fromkeys(coverage(seeds, games, study.level) for games in (1, len(study.games)))
+    return f"{' and '.join(f'{100 * share:.0f}' for share in held)} % with {seeds} seeds"
 
 
 def seed_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> list[str]:
@@ -74,7 +93,7 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
     if rows.empty or scores.empty:
         return []
     keys = ["method", "milestone", "game", "seed"]
-    error = episodes.groupby(keys)["return"].agg(lambda returns: returns.sem())
+    error = episodes.groupby(keys)["return"].agg(lambda returns: returns.sem())  # NaN of one
     reached = pd.MultiIndex.from_frame(
         scores[["method", "selected", "game", "seed"]].set_axis(keys, axis=1)
     )
@@ -86,7 +105,8 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
         own = scores[(scores["method"] == row.method) & (scores["milestone"] == row.milestone)]
         own = own[own["seed"].isin(complete_seeds(study, scores, row.method, row.milestone))]
         name = study.row_label(row.method, row.milestone)
-        errors.append(f"{name} {math.sqrt((own['error'] ** 2).sum()) / len(own):.1f}")
+        of_mean = math.sqrt((own["error"] ** 2).sum(skipna=False)) / len(own)
+        errors.append(f"{name} {number_text(of_mean)}")
         by_game = 100 * own.groupby("game")["normalised"].mean()
         game = by_game.abs().idxmax()
         if len(by_game) > 2 and abs(by_game[game]) > DOMINANT_SHARE * by_game.abs().sum():

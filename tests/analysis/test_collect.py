@@ -108,6 +108,14 @@ def test_runs_of_one_method_that_differ(
         ({"frames": 10}, ["status is finished at 10 of 1000000 frames"]),
         ({"seconds": "long"}, ["seconds is 'long'; expected float"]),
         ({"milestones": None}, ["milestones is None"]),
+        (
+            {"milestones": [{"milestone_frames": "abc", "frames": 1, "seconds": 1.0}]},
+            ["run.json: milestones is [{'milestone_frames': 'abc'", "objects with numbers"],
+        ),
+        (
+            {"milestones": [{"milestone_frames": 1, "frames": 1, "seconds": None}]},
+            ["run.json: milestones is [{'milestone_frames': 1", "objects with numbers"],
+        ),
         ({"settings": {"lanes": 99}}, ["trained with lanes 99, but the study says 8"]),
     ],
 )

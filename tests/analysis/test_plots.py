@@ -14,7 +14,15 @@ from analysis import aggregate, collect, plot_style, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
 from analysis.figures import FIGURES, caption, names
 from analysis.reference import load_curves
-from analysis.scores import METHODS, ResultsError, load_episodes, load_runs, load_study, run_scores
+from analysis.scores import (
+    METHODS,
+    ResultsError,
+    load_aggregates,
+    load_episodes,
+    load_runs,
+    load_study,
+    run_scores,
+)
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 
@@ -249,6 +257,49 @@ def test_published_scores_are_those_of_the_study_s_protocol(tmp_path: Path):
         "published, same method, no-op starts",
         "published, same method, human starts",
     ]
+
+
+@pytest.mark.parametrize(("rule", "random"), [("plain", 16256.9), ("mnih2016", 0.0)])
+def test_published_scores_are_under_the_study_s_rule(tmp_path: Path, rule: str, random: float):
+    """Video Pinball, no-op starts: random 16256.9, human 17667.9, DQN 196760.4 (Wang et al.
+    2016)."""
+    results = synthetic.write_study(
+        tmp_path / "study",
+        games=["video_pinball"],
+        methods=["dqn"],
+        normalisation={"references": "noop_starts", "rule": rule},
+    )
+    assert collect.main(["--results", str(results)]) == 0
+    study, episodes = load_study(results), load_episodes(results)
+    figure = plots.per_game(study, episodes)
+    mark = next(line for line in figure.axes[0].lines if line.get_marker() == "d")
+    value = 100 * (196760.4 - random) / (17667.9 - random)
+    assert mark.get_xdata()[0] == pytest.approx(value)
+    assert f"The rule is `{rule}`, of values under human starts `mnih2016`." in caption(
+        "per_game", study, run_scores(study, episodes)
+    )
+    assert "single seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_point_without_an_interval_is_hollow(tmp_path: Path):
+    """REINFORCE has one whole seed, A2C two."""
+    results = synthetic.write_study(tmp_path / "study", seeds=[0, 1], incomplete="list")
+    shutil.rmtree(run_folder(results, "reinforce", "pong", 1))
+    for module in (collect, aggregate):
+        assert module.main(["--results", str(results)]) == 0
+    study, aggregates = load_study(results), load_aggregates(results)
+    faces = {
+        line.get_color(): line.get_markerfacecolor()
+        for line in plots.interval_estimates(study, aggregates).axes[0].lines
+        if len(line.get_xdata()) == 1
+    }
+    one, two = (plot_style.style(method)["color"] for method in ("reinforce", "a2c"))
+    assert faces == {one: "white", two: two}
+    (line,) = plots.probability_of_improvement(study, aggregates).axes[0].lines[:1]
+    assert line.get_markerfacecolor() == "white"
+    scores = run_scores(study, load_episodes(results))
+    for name in ("learning_curves", "interval_estimates", "probability_of_improvement"):
+        assert "Intervals of few seeds are too narrow" in caption(name, study, scores)
 
 
 def test_no_legend_is_wider_than_its_figure(tmp_path: Path):

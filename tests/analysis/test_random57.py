@@ -5,6 +5,7 @@ import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -71,22 +72,55 @@ def test_equal_returns_that_print_as_the_published_score_agree(tmp_path: Path):
 
 def test_long_and_missing_games_are_said(tmp_path: Path):
     both = study(tmp_path, ["pong", "freeway"])
-    table = random57.compare(both, episodes("freeway", [0, 0], frames=18_004), NONE)
+    played = episodes("freeway", [0, 0], frames=18_004)
+    table = random57.compare(both, played, NONE)
     assert table["longer_than_5_minutes"].tolist() == [2]
-    text = random57.markdown(both, table)
+    text = random57.markdown(both, table, played, NONE)
     assert "| 2 of 2 |" in text
     assert text.endswith("- Not played: pong.\n")
 
 
 def test_small_differences_are_added_up():
-    """Squares of 1, -2 and 2 make 9; a sum of three is that large or larger with p = 0.0293."""
-    rows = pd.DataFrame(
-        {"standard_errors": [1.0, -2.0, 2.0, math.inf, 0.0],
-         "standard_error": [3.0, 0.1, 7.0, 0.0, 0.0]}
-    )  # fmt: skip
-    games, total, chance = random57.joint(rows)
-    assert (games, total) == (3, 9.0)
-    assert chance == pytest.approx(0.0293, abs=5e-5)
+    """Squares of 1, -2 and 2 make 9. Of three normal numbers within -3 and 3, as the means of many
+    episodes are, they add up to 2.920, and to 9 or more with a chance of 0.0255 (by simulation).
+    """
+    rng = np.random.default_rng(0)
+    samples = [rng.standard_normal(300) * scale + 5 for scale in (1, 10, 100)]
+    total, noise, chance = random57.joint(samples, np.array([1.0, -2.0, 2.0]), 0)
+    normal = np.random.default_rng(1).standard_normal((3, 400_000))
+    sums = (normal**2)[:, (np.abs(normal) <= 3).all(axis=0)].sum(axis=0)
+    assert total == 9.0
+    assert noise == pytest.approx(sums.mean(), abs=0.08)
+    assert chance == pytest.approx((sums >= 9).mean(), abs=0.006)
+
+
+def test_the_sum_is_over_games_that_agree_under_both_protocols(tmp_path: Path):
+    """Freeway's returns are all equal, and Breakout's differ under one protocol."""
+    games = ["pong", "breakout", "freeway"]
+    returns = {"pong": [-21, -20, -21], "breakout": [1, 2, 3], "freeway": [0, 0, 0]}
+    played = pd.concat([episodes(game, returns[game]) for game in games])
+    returns["breakout"] = [9, 10, 11]
+    other = pd.concat([reference(game, returns[game]) for game in games])
+    here = study(tmp_path, games)
+    text = random57.markdown(here, random57.compare(here, played, other), played, other)
+    square = (-62 / 3 + 20.7) ** 2 * 9 / 2
+    assert "in the 1 games that agree under both protocols" in text
+    assert text.count(f"{square:.1f} where noise gives") == 2
+    alone = random57.markdown(here, random57.compare(here, played, NONE), played, NONE)
+    assert "in the 2 games that agree and whose episodes differ" in alone
+
+
+def test_how_much_the_episodes_can_show(tmp_path: Path):
+    """Breakout, random 1.7 and human 30.5: mean 2, standard error 1/sqrt 3."""
+    here, played = study(tmp_path, ["breakout"]), episodes("breakout", [1, 2, 3])
+    table = random57.compare(here, played, NONE)
+    (row,) = table.itertuples()
+    assert row.difference_percent == pytest.approx(100 * 0.3 / 28.8)
+    assert row.shows_from_percent == pytest.approx(100 * 3 * math.sqrt(2 / 3) / 28.8)
+    assert (
+        "more than half of the published score in 1 games, and more than a tenth of the way from "
+        "random to human in 0."
+    ) in random57.markdown(here, table, played, NONE)
 
 
 def test_one_episode_is_refused(tmp_path: Path):
@@ -107,10 +141,11 @@ def test_cause_is_what_the_published_protocol_gives(
 ):
     """Published -20.7; under our protocol -21 in every episode."""
     here, played = study(tmp_path, ["pong"]), episodes("pong", [-21, -21, -21])
-    table = random57.compare(here, played, reference("pong", returns))
+    other = reference("pong", returns)
+    table = random57.compare(here, played, other)
     assert table["cause"].tolist() == [cause]
     assert table["reference_verdict"].fillna("").tolist() == ["" if not returns else verdict]
-    text = random57.markdown(here, table)
+    text = random57.markdown(here, table, played, other)
     assert f"| {cause} |" in text
     assert ("still open: Pong." in text) == (cause == "open")
     agreeing = random57.compare(here, episodes("pong", [-21, -20, -21]), NONE)
@@ -159,7 +194,7 @@ def test_committed_table_says_what_the_episodes_say():
         cells = printed[row["label"]]
         found = []
         others = [r for r in reference_rows if r["game"] == game]
-        for played, at in ((rows, 2), (others, 10)):
+        for played, at in ((rows, 2), (others, 12)):
             returns = [float(r["return"]) for r in played]
             assert len(returns) == 30
             assert not low or min(returns) >= float(low)
@@ -173,11 +208,11 @@ def test_committed_table_says_what_the_episodes_say():
             found.append("agrees" if abs(difference) <= bound else sign)
         assert cells[4] == f"{published[game]:.1f}"
         expected = found[0]
-        assert (cells[7], cells[13]) == tuple(found), game
+        assert (cells[9], cells[15]) == tuple(found), game
         cause = "protocol" if found[1] == "agrees" else "open"
-        assert cells[14] == ("–" if expected == "agrees" else cause), game
+        assert cells[16] == ("–" if expected == "agrees" else cause), game
         longer = sum(int(r["length_frames"]) > 18_000 for r in rows)
-        assert cells[8] == f"{longer} of 30"
+        assert cells[10] == f"{longer} of 30"
         verdicts.append(expected)
     counts = [verdicts.count(v) for v in ("agrees", "higher", "lower")]
     assert f"57 games: {counts[0]} agree to 3 standard errors" in text

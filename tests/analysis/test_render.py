@@ -19,9 +19,22 @@ def test_markdown_and_html_escape():
     assert "<code>k</code> &lt; 1" in render.html_table(grid, "t")
 
 
+def test_a_title_or_note_of_several_lines_stays_one_in_markdown():
+    grid = render.Grid("a\n# b", ["x\ny"], [render.Row(["c\nd"])], ["e\n- f"])
+    assert render.markdown(grid).splitlines() == [
+        "# a # b", "", "| x y |", "|---|", "| c d |", "", "1. e - f"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("frames", "text"),
-    [(400_320, "400.3k"), (1_000_320, "1M"), (1_500_000, "1.5M"), (320_000_000, "320M")],
+    [
+        (400_320, "400.3k"),
+        (999_960, "1M"),
+        (1_000_320, "1M"),
+        (1_500_000, "1.5M"),
+        (320_000_000, "320M"),
+    ],
 )
 def test_frames_text(frames: int, text: str):
     assert render.frames_text(frames) == text
@@ -29,7 +42,10 @@ def test_frames_text(frames: int, text: str):
 
 @pytest.mark.parametrize(
     ("hours", "text"),
-    [(0.005, "18 s"), (0.5, "30 min"), (1.25, "1.2 h"), (24.0, "24 h"), (150.0, "150 h")],
+    [
+        *((0.005, "18 s"), (0.5, "30 min"), (1.25, "1.2 h"), (24.0, "24 h")),
+        *((99.7, "100 h"), (150.0, "150 h")),
+    ],
 )
 def test_hours_text(hours: float, text: str):
     assert render.hours_text(hours) == text
