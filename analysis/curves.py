@@ -27,30 +27,61 @@ class Curve:
     high: np.ndarray
 
 
-def load_training(results: Path, runs: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
-    """Return the training episodes of each run that has them: (method, game, seed) -> frames,
-    seconds and return, in the order of frames. Random play has none."""
+@dataclass(frozen=True)
+class Log:
+    """The training episodes of one run, in their file: all of a large study would fill a memory.
+
+    Attributes:
+        path: of training_episodes.csv.
+        episodes: how many there are.
+        ends: the last value of each column of AXES, 0 without episodes.
+    """
+
+    path: Path
+    episodes: int
+    ends: dict[str, float]
+
+    def read(self) -> pd.DataFrame:
+        """Return frames, seconds and return of each episode, in the order of frames."""
+        return _read(self.path)
+
+
+Training = dict[tuple[str, str, int], Log]  # by method, game and seed
+
+
+def load_training(results: Path, runs: pd.DataFrame) -> Training:
+    """Return the logs of the runs that have one, each read and checked. Random play has none.
+
+    Raises:
+        ResultsError: naming file and line of what is not a number.
+    """
     found = {}
     for run in runs[runs["method"] != UNTRAINED].itertuples():
         path = Path(results) / "runs" / run.method / run.game / str(run.seed)
         path /= "training_episodes.csv"
         if not path.exists():
             continue
-        try:
-            table = pd.read_csv(path, usecols=["frames", "seconds", "return"], dtype=float)
-        except ValueError as error:
-            raise ResultsError(f"{path}: {error}") from None
-        bad = ~np.isfinite(table.to_numpy()).all(axis=1)
-        if bad.any():
-            line = int(np.flatnonzero(bad)[0]) + 2
-            raise ResultsError(f"{path}, line {line}: a value is missing or not finite")
-        found[run.method, run.game, int(run.seed)] = table.sort_values("frames", kind="stable")
+        table = _read(path)
+        ends = {name: float(table[name].max()) if len(table) else 0.0 for name in AXES.values()}
+        found[run.method, run.game, int(run.seed)] = Log(path, len(table), ends)
     return found
 
 
-def bin_count(training: dict[tuple[str, str, int], pd.DataFrame]) -> int:
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, usecols=["frames", "seconds", "return"], dtype=float)
+    except ValueError as error:
+        raise ResultsError(f"{path}: {error}") from None
+    bad = ~np.isfinite(table.to_numpy()).all(axis=1)
+    if bad.any():
+        line = int(np.flatnonzero(bad)[0]) + 2
+        raise ResultsError(f"{path}, line {line}: a value is missing or not finite")
+    return table.sort_values("frames", kind="stable")
+
+
+def bin_count(training: Training) -> int:
     """Return how many bins give the median run EPISODES_PER_BIN episodes each."""
-    episodes = [len(table) for table in training.values()] or [0]
+    episodes = [log.episodes for log in training.values()] or [0]
     return int(np.clip(np.median(episodes) // EPISODES_PER_BIN, MIN_BINS, MAX_BINS))
 
 
@@ -99,7 +130,7 @@ def _chunks(total: int, size: int) -> list[int]:
 
 def curves(
     study: Study,
-    training: dict[tuple[str, str, int], pd.DataFrame],
+    training: Training,
     games: list[str],
     axis: str,
     normalised: bool,
@@ -121,17 +152,17 @@ def curves(
     for method in study.methods:
         seeds = [s for s in study.seeds if all((method, g, s) in training for g in games)]
         own = {(g, s): training[method, g, s] for g in games for s in seeds}
-        if not own or any(log.empty for log in own.values()):
+        if not own or not all(log.episodes for log in own.values()):
             continue
         column = AXES[axis]
         end = study.milestones_frames[-1]
-        shortest = min(float(log[column].max()) for log in own.values())
+        shortest = min(log.ends[column] for log in own.values())
         if axis == "hours":
             end = shortest
         rows = np.empty((len(seeds), len(games), bins))
         for j, game in enumerate(games):
             for i, seed in enumerate(seeds):
-                log = own[game, seed]
+                log = own[game, seed].read()
                 returns = log["return"].to_numpy()
                 if normalised:
                     random, human = table.loc[game, ["random", "human"]]

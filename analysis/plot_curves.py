@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.curves import Curve, curves
+from analysis.curves import Curve, Training, curves
 from analysis.plot_style import add_legend, empty_figure, new_figure, style
 from analysis.reference import load_curves, load_games, references
 from analysis.render import frames_text
@@ -19,7 +19,7 @@ from analysis.scores import Study
 PUBLISHED_LINES = ((0, (4, 1.5)), (0, (1, 1)))
 
 
-def learning_curves(study: Study, training: dict, axis: str) -> Figure:
+def learning_curves(study: Study, training: Training, axis: str) -> Figure:
     """Return one panel per game: training return in points by frames or hours."""
     if not training:
         return empty_figure("No run has a log of its training episodes.")
@@ -62,7 +62,7 @@ def learning_curves(study: Study, training: dict, axis: str) -> Figure:
     return figure
 
 
-def learning_curves_normalised(study: Study, training: dict) -> Figure:
+def learning_curves_normalised(study: Study, training: Training) -> Figure:
     """Return two panels: percent of human, mean over games, by frames and by hours."""
     by_axis = {a: curves(study, training, study.games, a, True) for a in ("frames", "hours")}
     if not by_axis["frames"]:

@@ -77,9 +77,10 @@ def test_a_panel_without_a_curve_says_why(tmp_path: Path):
     results = synthetic.write_study(tmp_path / "study", games=games, methods=["a2c"])
     collect.main(["--results", str(results)])
     study = load_study(results)
+    for file in results.glob("runs/a2c/qbert/*/training_episodes.csv"):
+        file.write_text(file.read_text().splitlines()[0] + "\n")
     training = load_training(results, load_runs(results))
     found = {key: log for key, log in training.items() if key[1] != "breakout"}
-    found |= {key: log[:0] for key, log in found.items() if key[1] == "qbert"}
     panels = plots.learning_curves(study, found, "frames").axes
     said = [{text.get_text() for text in axes.texts} for axes in panels[:3]]
     reasons = {"no finished run", "no episode ended in every run"}
@@ -126,7 +127,7 @@ def test_normalised_curve_is_linear_in_the_raw_one(tmp_path: Path):
     percent = curves(study, training, ["pong"], "frames", True)["a2c"]
     assert percent.mean == pytest.approx(100 * (raw.mean + 20.7) / 35.3)
     hours = curves(study, training, ["pong"], "hours", False)["a2c"]
-    longest = max(log["seconds"].max() for log in training.values())
+    longest = max(log.ends["seconds"] for log in training.values())
     assert 0 < hours.x[-1] < longest / 3600
 
 
