@@ -174,11 +174,16 @@ def measure(case: Case, layout: str, game: str, seconds: float) -> dict[str, flo
         for command in commands
     ]
     found = []
-    for process in running:
-        out, error = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"{case.key} ({layout}) failed:\n{error[-2000:]}")
-        found.append(json.loads(out.splitlines()[-1]))
+    try:
+        for process in running:
+            out, error = process.communicate()
+            if process.returncode:
+                raise RuntimeError(f"{case.key} ({layout}) failed:\n{error[-2000:]}")
+            found.append(json.loads(out.splitlines()[-1]))
+    finally:
+        for process in running:  # of a failed one's neighbours nobody would hear again
+            with process:
+                process.kill()
     return {
         "frames_per_second": sum(one["frames_per_second"] for one in found) / len(found),
         "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),

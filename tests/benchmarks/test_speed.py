@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,3 +159,26 @@ def test_an_unknown_case_is_named() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cases: ['a9c']: none has such a name; known: retable emulator" in done.stderr
+
+
+def test_a_failed_case_leaves_nobody_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job a core: the first waits for its neighbour to have begun, then fails."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    begun = tmp_path / "pid"
+    works = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    fails = f"""
+import os, sys, time
+while not (os.path.exists({str(begun)!r}) and os.path.getsize({str(begun)!r})):
+    time.sleep(0.01)
+sys.exit("no such game")
+"""
+
+    def command(game: str, threads: int, cores: str, seconds: float) -> list[str]:
+        return [sys.executable, "-c", {"0": fails, "1": works}[cores]]
+
+    with pytest.raises(RuntimeError, match=r"a2c \(per_core\) failed:\nno such game"):
+        speed.measure(SimpleNamespace(key="a2c", command=command), "per_core", "pong", 1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
