@@ -20,7 +20,7 @@ import yaml
 CPU_ONLY = ("async", "gorila")  # topologies
 
 
-def _choice(*allowed: str) -> Any:
+def _choice(*allowed: str | bool) -> Any:
     return field(metadata={"allowed": allowed})
 
 
@@ -105,6 +105,7 @@ class EpisodeSettings(PolicySettings):
     """Monte-Carlo over whole episodes: an update after every `episodes_per_update` of them."""
 
     lstm_cells: int = _number(0, 0)  # whole episodes are unrolled in chunks, without a state
+    life_loss_is_terminal: bool = _choice(False)  # an episode is whole
     return_estimate: str = _choice("total", "reward_to_go", "discounted_reward_to_go")
     gamma_t_factor: str = _choice("kept", "ignored")
     baseline: str = _choice("none", "value")
@@ -219,9 +220,8 @@ def _check(where: str, spec: dataclasses.Field, kind: type, value: Any) -> Any:
         raise ValueError(f"{where}: {spec.name} must be {kind.__name__}, got {value!r}{point}")
     allowed = spec.metadata.get("allowed")
     if allowed and value not in allowed:
-        raise ValueError(
-            f"{where}: {spec.name}: unknown value {value!r}; allowed: {', '.join(allowed)}"
-        )
+        known = ", ".join(map(str, allowed))
+        raise ValueError(f"{where}: {spec.name}: unknown value {value!r}; allowed: {known}")
     if "above" in spec.metadata and value <= spec.metadata["above"]:
         raise ValueError(f"{where}: {spec.name}: {value!r} is not above {spec.metadata['above']}")
     if "minimum" in spec.metadata:

@@ -14,9 +14,9 @@ from tests.agents.worlds import METHODS
 torch.set_num_threads(1)
 
 
-def save_run(run: Path, game: str, protocol: str = "noop") -> Path:
+def save_run(run: Path, game: str, protocol: str = "noop", seed: int = 0) -> Path:
     """Write a finished run of A2C with random weights, as `agents.train` leaves one."""
-    arguments = ["--method", str(METHODS / "a2c.yaml"), "--game", game, "--seed", "0"]
+    arguments = ["--method", str(METHODS / "a2c.yaml"), "--game", game, "--seed", str(seed)]
     arguments += ["--milestones-frames", "1000", "--out", str(run), "--protocol", protocol]
     arguments += ["--set", '{"network": "mnih2013"}']
     spec = train.build_spec(train.parse_arguments(arguments))
@@ -25,8 +25,9 @@ def save_run(run: Path, game: str, protocol: str = "noop") -> Path:
     training = Run(spec, run, "cpu", 1, 120)
     training.training = type("Trained", (), {"frames": 1000, "policy": network.state_dict})()
     training._keep_policy(1000)
-    record = {"method": "a2c", "game": game, "seed": 0, "protocol": protocol, "status": "finished"}
-    files.write_json(run / "run.json", {**record, "milestones": training.milestones})
+    record = {"method": "a2c", "game": game, "seed": seed, "protocol": protocol}
+    record |= {"status": "finished", "milestones": training.milestones}
+    files.write_json(run / "run.json", record)
     assert checkpoint.load(run / "policies" / "1000.pt")["frames"] == 1000
     return run
 

@@ -91,6 +91,15 @@ def test_the_cap_counts_frames_after_the_no_ops(cap: int, steps: int, noop_max_f
     assert ended == [(False, False)] * (steps - 1) + [(False, True)]
 
 
+@pytest.mark.parametrize("protocol", ["sticky", "noop"])
+def test_only_noop_episodes_start_with_no_ops(protocol: str) -> None:
+    """Freeway's cars move meanwhile: it has as many starts as numbers of no-ops."""
+    env = AtariLanes("freeway", 8, atari.PROTOCOLS[protocol])
+    start = env.reset(np.ones(8, bool), list(range(8)))
+    alike = all(np.array_equal(start[0], other) for other in start[1:])
+    assert alike == (protocol == "sticky")
+
+
 def test_a_lost_life_is_not_the_end() -> None:
     """Breakout has five lives: four are lost before the one that ends the game."""
     env = start("breakout")

@@ -116,6 +116,11 @@ def test_value_based_methods_have_nothing_of_a_policy() -> None:
         config.load_method(METHODS / "dqn.yaml", {"entropy_weight": 0.1})
 
 
+def test_reinforce_plays_whole_episodes() -> None:
+    with pytest.raises(ValueError, match="life_loss_is_terminal: unknown value True; allowed: Fal"):
+        config.load_method(METHODS / "reinforce.yaml", {"life_loss_is_terminal": True})
+
+
 def test_reinforce_has_no_lstm() -> None:
     with pytest.raises(ValueError, match=r"lstm_cells: 256 is not in \[0, 0\]"):
         config.load_method(METHODS / "reinforce.yaml", {"lstm_cells": 256})

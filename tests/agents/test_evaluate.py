@@ -116,6 +116,13 @@ def test_another_seed_plays_other_episodes(run: Path, evaluated: Path, tmp_path:
     assert seeds.isdisjoint(row["episode_seed"] for row in rows(other))
 
 
+def test_runs_of_two_seeds_play_other_episodes(evaluated: Path, tmp_path: Path) -> None:
+    """Else the seeds of a method would have their luck in common."""
+    other = evaluation(save_run(tmp_path / "run", "breakout", seed=1), tmp_path / "other")
+    seeds = {row["episode_seed"] for row in rows(evaluated)}
+    assert seeds.isdisjoint(row["episode_seed"] for row in rows(other))
+
+
 def test_a_greedy_evaluation_is_audited_too(tmp_path: Path) -> None:
     """Assault is lost soon whatever is done; Breakout would wait for FIRE up to the cap."""
     run = save_run(tmp_path / "run", "assault")
@@ -174,13 +181,14 @@ def test_a_policy_or_record_that_is_gone_is_named(
         assert "run.json is not a record of a run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("key", ["game", "seed", "settings_hash", "milestone_frames"])
+@pytest.mark.parametrize("key", ["game", "seed", "protocol", "settings_hash", "milestone_frames"])
 def test_a_policy_of_another_training_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, key: str
 ) -> None:
     copied = Path(shutil.copytree(run, tmp_path / "run"))
     policy = checkpoint.load(copied / "policies/1000.pt")
-    other = "pong" if key == "game" else "0123" if key == "settings_hash" else 7
+    others = {"game": "pong", "protocol": "sticky", "settings_hash": "0123"}
+    other = others.get(key, 7)
     checkpoint.save(copied / "policies/1000.pt", {**policy, key: other})
     own = {"settings_hash": policy.get("settings_hash", "4567")}
     record = json.loads((copied / "run.json").read_text()) | own

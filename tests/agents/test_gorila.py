@@ -134,6 +134,31 @@ def test_a_memory_has_what_the_lanes_showed() -> None:
 
 
 @pytest.mark.usefixtures("no_ray")
+def test_a_learner_draws_evenly_from_transitions_not_from_memories() -> None:
+    """Of an actor that has played nine times as much, nine times as many."""
+    _, (learner,), _ = parts(tiny(actors=2, learners=1))
+    actors, _, shards = parts(tiny(actors=2, learners=1))
+    assert sum(m.capacity * m.lanes for m in learner.memories.values()) <= 4000
+    for actor, rollouts in ((0, 1), (1, 9)):
+        for _ in range(rollouts):
+            learner.add(actor, actors[actor].play(shards)[1])
+    few, many = (len(memory) for memory in learner.memories.values())
+    assert 5 * few < many
+    ids = {id(memory): actor for actor, memory in learner.memories.items()}
+    drawn = dict.fromkeys(learner.memories, 0)
+    for memory in learner.memories.values():
+        sample = memory.sample
+
+        def count(n, uniform, beta, memory=memory, sample=sample):
+            drawn[ids[id(memory)]] += n
+            return sample(n, uniform, beta)
+
+        memory.sample = count
+    learner.sample(4000)
+    assert drawn[0] / 4000 == pytest.approx(few / (few + many), abs=0.03)
+
+
+@pytest.mark.usefixtures("no_ray")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_lost_life_ends_what_is_learnt_not_what_is_played(terminal: bool) -> None:
     """Every step of Lives loses one; some end the game."""

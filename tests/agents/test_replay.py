@@ -160,6 +160,29 @@ def test_draws_and_weights_follow_the_errors(tmp_path: Path, prioritisation: str
     np.testing.assert_allclose([by_slot[slot] for slot in slots], p.min() / p)
 
 
+@pytest.mark.parametrize("prioritisation", ["proportional", "rank"])
+def test_one_is_drawn_of_each_nth_part(tmp_path: Path, prioritisation: str) -> None:
+    """Of equal priorities as many as there are: each once, wherever in its part the draw falls."""
+    found = memory(tmp_path, 1, 50, prioritisation=prioritisation)
+    Player(1, 2).play(found, 12, 0.0)
+    slots = np.flatnonzero(found._drawable)
+    found.tree.set(slots, np.ones(len(slots)))
+    batch = found.sample(len(slots), lambda count: np.full(count, 0.5), 1.0)
+    assert sorted(batch.slots.tolist()) == slots.tolist()
+
+
+def test_ranks_are_made_anew_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "RANK_REFRESH_UPDATES", 2)
+    found = memory(tmp_path, 1, 50, prioritisation="rank", priority_exponent=1.0)
+    Player(1, 2).play(found, 12, 0.0)
+    slots = np.flatnonzero(found._drawable)
+    errors = np.random.default_rng(0).permutation(len(slots)) + 1.0
+    for _ in range(2):
+        found.update_priorities(slots, errors)
+    rank = len(slots) + 1 - errors
+    np.testing.assert_allclose(found.tree.leaves[slots], 1 / rank)
+
+
 def test_a_new_transition_has_the_largest_priority(tmp_path: Path) -> None:
     for prioritisation in ("proportional", "rank"):
         found = memory(tmp_path / prioritisation, 1, 50, prioritisation=prioritisation)

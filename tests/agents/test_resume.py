@@ -86,6 +86,42 @@ def test_restored_training_goes_on_exactly(
     assert not torch.equal(saved["weights"], second.state()["weights"])  # something was learnt
 
 
+def generators(training: object) -> list[bytes]:
+    """Return the states of all random streams of a training and of its workers."""
+    owners = [training, *vars(training).get("_workers", [])]
+    owners += [worker for name, worker in vars(training).items() if name == "worker"]
+    return [
+        bytes(value.get_state().tolist())
+        for owner in owners
+        for value in vars(owner).values()
+        if isinstance(value, torch.Generator)
+    ]
+
+
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_trainings_of_two_seeds_have_nothing_random_in_common(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+) -> None:
+    """Nor has one training a stream twice."""
+    use_tiny_trunk(monkeypatch)
+    chosen = settings(method, **METHOD_SETTINGS[method])
+    weights, streams, episodes = [], [], []
+    for seed in (4, 5):
+        training = methods.build(chosen, Doors, seed, 10_000, folder=tmp_path / str(seed))
+        weights.append(training.policy())
+        # A3C's workers begin with the first advance.
+        played = training.advance(10_000) if method.startswith("a3c") else []
+        streams += generators(training)
+        played += [e for _ in range(12) for e in training.advance(10_000)]
+        episodes.append({episode.episode_seed for episode in played})
+    assert len(set(streams)) == len(streams) >= 2
+    assert episodes[0].isdisjoint(episodes[1])
+    assert min(map(len, episodes)) > 2
+    for name, one in weights[0].items():
+        if "bias" not in name:  # these begin at 0
+            assert not torch.equal(one, weights[1][name]), name
+
+
 # --- real games, real processes, kill -9
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agents import atari, trace
 from agents.atari import RESTART_BIT
-from agents.lanes import TrainingLanes
+from agents.lanes import TrainingLanes, training_seed
 from agents.trace import Trace
 from tests.agents.worlds import Doors, Walk
 
@@ -262,6 +262,16 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     assert len(trace.load(path)[1]) == 3
 
 
+def test_an_archive_without_some_of_its_actions_is_refused(tmp_path: Path) -> None:
+    trace.save(tmp_path / "traces.npz", {}, TRACES)
+    with np.load(tmp_path / "traces.npz") as archive:
+        arrays = dict(archive)
+    arrays["actions"] = arrays["actions"][:-1]
+    np.savez(tmp_path / "traces.npz", **arrays)
+    with pytest.raises(ValueError, match=r"traces\.npz: \d+ actions for \d+ steps"):
+        trace.load(tmp_path / "traces.npz")
+
+
 def test_another_format_is_refused(tmp_path: Path) -> None:
     trace.save(tmp_path / "traces.npz", {"format": 99}, TRACES)
     with pytest.raises(ValueError, match="trace format 99; allowed: 1"):
@@ -269,6 +279,15 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 
 # --- training lanes
+
+
+def test_episodes_of_a_lane_share_a_seed_for_a_while() -> None:
+    """A restart more, quick, up to so many; then a seed of its own."""
+    first = training_seed(3, 1, 0, 16)
+    for episode in range(16):
+        assert training_seed(3, 1, episode, 16) == first + (episode << RESTART_BIT)
+    assert training_seed(3, 1, 16, 16) not in {first, first + (16 << RESTART_BIT)}
+    assert training_seed(3, 1, 16, 16) < 1 << RESTART_BIT
 
 
 def test_lanes_restart_ended_episodes_and_know_what_was_played() -> None:

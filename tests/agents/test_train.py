@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from agents import atari, checkpoint, methods, provenance, train
-from agents.run import LOG_HEADER, Run
+from agents.run import LOG_HEADER, RECENT_EPISODES, Run
 from tests.agents.worlds import METHODS
 
 
@@ -147,8 +147,35 @@ def test_a_run_on_two_cores_resumes_on_one(tmp_path: Path) -> None:
     assert (first["threads"], record["threads"]) == (2, 1)
     assert (record["status"], record["frames"], record["attempts"]) == ("finished", 6400, 2)
     assert record["core_seconds"] > first["core_seconds"] > 0
+    seconds = [milestone["seconds"] for milestone in record["milestones"]]
+    assert first["seconds"] <= seconds[1] <= record["seconds"]
+    assert seconds[0] < seconds[1]
     rows = (tmp_path / "training_episodes.csv").read_text().splitlines()[1:]
     assert {row.split(",")[2] for row in rows} == {"0", "1", "2", "3"}
+    recent = [int(row.split(",")[4]) for row in rows][-RECENT_EPISODES:]
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    assert progress["recent_return"] == pytest.approx(sum(recent) / len(recent))
+
+
+def test_costs_are_those_of_all_attempts_and_workers(tmp_path: Path) -> None:
+    """Workers that have used 7 s of a core and hold 10^12 bytes, after an attempt of 1000 s."""
+    spec = train.build_spec(train.parse_arguments(arguments(tmp_path)))
+    run = Run(spec, tmp_path, "cpu", 1, 1e9)
+    run.training = type(
+        "Training",
+        (),
+        {"core_seconds_of_workers": lambda _: 7.0, "peak_memory_of_workers": lambda _: 10**12},
+    )()
+    earlier = {"seconds": 1000.0, "core_seconds": 500.0, "peak_memory_bytes": 5, "attempts": 2}
+    run.earlier = earlier
+    memory = provenance.usage()[1]
+    costs = run.costs()
+    assert 1000 < costs["seconds"] < 1060
+    assert 507 <= costs["core_seconds"] < 507 + 60
+    assert 10**12 + memory <= costs["peak_memory_bytes"] < 2 * 10**12
+    assert costs["attempts"] == 3
+    run.earlier = earlier | {"peak_memory_bytes": 10**15}
+    assert run.costs()["peak_memory_bytes"] == 10**15
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

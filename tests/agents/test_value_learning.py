@@ -286,6 +286,23 @@ def test_rewards_are_clipped_where_the_settings_say(
     assert seen[0].tolist() == expected.tolist()
 
 
+def test_importance_is_annealed_by_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 0.4 to 1 in 12,000 frames, whatever the number of updates."""
+    training, betas = build("prioritized", tmp_path, importance_exponent_start=0.4), {}
+    sample = training.memory.sample
+
+    def note(count, uniform, beta):
+        betas[training.frames] = beta
+        return sample(count, uniform, beta)
+
+    monkeypatch.setattr(training.memory, "sample", note)
+    while training.frames < 6000:
+        training.advance(FRAMES)
+    assert training.updates != training.frames
+    assert betas[6000] == pytest.approx(0.7)
+    assert betas[3008] == pytest.approx(0.4 + 0.6 * 3008 / 12_000)
+
+
 def test_a_cut_episode_is_not_an_ended_one(tmp_path: Path) -> None:
     """Walk never ends by itself: nothing is terminal, and its last state is bootstrapped from."""
     training = build("dqn", tmp_path, lambda lanes: Walk(lanes, 5), learning_starts_frames=10**9)
@@ -352,7 +369,7 @@ def test_gradient_is_autograds(trunk: str, dueling: bool, dtype: torch.dtype) ->
     for name, parameter in network.named_parameters():
         expected = theirs[name].float()
         if dueling and name.startswith("convolutions"):
-            expected = expected * networks.DUELING_GRADIENT_SCALE
+            expected = expected * 2**-0.5
         difference = (parameter.grad.float() - expected).norm() / expected.norm()
         assert difference < tolerance, name
 
