@@ -22,7 +22,7 @@ from agents import atari, audit, files, trace
 FRAMES_PER_SECOND = 60
 # Formats that Pillow animates: the least time that each can tell, milliseconds, and how to save.
 FORMATS = {
-    ".gif": (10, {"optimize": False}),
+    ".gif": (10, {}),
     ".webp": (1, {"lossless": True}),
     ".png": (1, {}),
 }
@@ -97,13 +97,16 @@ def animation(pictures: list[NDArray[np.uint8]], suffix: str, scale: int) -> byt
     decision = 1000 * atari.FRAMES_PER_STEP / FRAMES_PER_SECOND
     ends = np.round(np.arange(len(pictures) + 1) * decision / tick) * tick
     height, width = (scale * side for side in atari.SCREEN_SHAPE[:2])
-    images = [
+    images = (  # one by one: a minute of them would be 400 MB
         Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
         for picture in pictures
-    ]
+    )
     buffer = io.BytesIO()
     options: dict[str, Any] = {"duration": np.diff(ends).astype(int).tolist(), "loop": 0, **how}
-    images[0].save(buffer, suffix[1:].upper(), save_all=True, append_images=images[1:], **options)
+    first, rest = next(images), images
+    if suffix == ".png":
+        rest = list(images)  # Pillow wants to know how many there are
+    first.save(buffer, suffix[1:].upper(), save_all=True, append_images=rest, **options)
     return buffer.getvalue()
 
 
