@@ -76,6 +76,22 @@ def test_probability_of_improvement_by_hand():
     assert aggregate.probability_of_improvement(one, other) == pytest.approx([0.4375])
 
 
+@pytest.mark.parametrize(("level", "interval"), [(0.9, [0.0, 1.0]), (0.4, [0.5, 0.5])])
+def test_interval_of_an_improvement_by_hand(tmp_path: Path, level: float, interval: list[float]):
+    """A2C has -10 and 10, the other 0 and 0: two draws are 0, .5 or 1, as often as 1, 2 and 1."""
+    results = synthetic.write_study(
+        tmp_path, games=["pong"], seeds=[0, 1], milestones_frames=[1_000_000],
+        statistics={"reps": 200, "level": level, "rng_seed": 0},
+    )  # fmt: skip
+    for method, scores in (("reinforce", (0, 0)), ("a2c", (-10, 10))):
+        for seed, score in enumerate(scores):
+            for row in range(4):
+                folder = run_folder(results, method, "pong", seed)
+                synthetic.change_cell(folder, 1_000_000, row, "return", score)
+    row = aggregated(results).set_index("metric").loc["probability_of_improvement:reinforce"]
+    assert row[["point", "low", "high"]].tolist() == [0.5, *interval]
+
+
 def test_probability_of_improvement_is_that_of_rliable():
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 5, (4, 6)) * 1.0, rng.integers(0, 5, (3, 6)) * 1.0
@@ -277,6 +293,8 @@ def test_incomplete_is_listed_over_whole_seeds(tmp_path: Path):
     assert (
         table.loc[table["metric"].eq("mean") & table["method"].eq("reinforce"), "seeds"] == 3
     ).all()
+    of_both = table["metric"].eq("probability_of_improvement:reinforce")
+    assert table.loc[of_both, "seeds"].tolist() == [2]
 
 
 def test_method_without_a_complete_seed_has_no_row(tmp_path: Path):

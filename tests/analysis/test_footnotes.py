@@ -36,16 +36,18 @@ def test_seeds_own_means_by_hand(tmp_path: Path):
     shutil.rmtree(run_folder(results, "a2c", "pong", 1))
     markdown = tabulated(results)[1]
     episodes = load_episodes(results)
-    means = []
+    means, squares = [], 0.0
     for seed in (0, 2):
         percent = 0.0
         # Random play and human minus random, no-op starts.
         for game, random, span in (("pong", -20.7, 35.3), ("breakout", 1.7, 28.8)):
             own = episodes[(episodes["game"] == game) & (episodes["seed"] == seed)]
             percent += 100 * (own["return"].mean() - random) / span
+            squares += own["return"].var() / len(own) * (100 / span) ** 2
         means.append(f"{percent / 2:.1f}")
     told = "The seeds' own means over these 2 games, in the order of the seeds"
     assert f"{told}: A2C at 1M {', '.join(means)}.\n" in markdown
+    assert f"comes on top: A2C at 1M {squares**0.5 / 4:.1f}." in markdown
     for seeds in ([0], list(range(10))):
         results = synthetic.write_study(
             tmp_path / f"of_{len(seeds)}", seeds=seeds, methods=["a2c"],
@@ -156,6 +158,10 @@ def test_budgets_are_compared_with_those_of_the_methods_papers(tmp_path: Path):
     assert "These are small budgets" in tabulated(values)[1]
     values = synthetic.write_study(tmp_path / "c", methods=["dqn"], milestones_frames=[100_000_000])
     assert "small budgets" not in tabulated(values)[1]
+    values = synthetic.write_study(
+        tmp_path / "d", methods=["dqn", "a2c"], milestones_frames=[120_000_000]
+    )
+    assert "small budgets" not in tabulated(values)[1]  # half of the least, 200M
 
 
 def test_methods_that_explore_differently_are_told(tmp_path: Path):
@@ -259,6 +265,17 @@ def test_episodes_cut_at_the_limit_are_counted(tmp_path: Path):
         synthetic.change_cell(folder, 1_000_000, row, "ended", "truncated")
     markdown = tabulated(results)[1]
     assert "count with the score they had by then: A2C at 1M in pong (3 of 12)." in markdown
+
+
+def test_of_many_cut_episodes_a_dozen_is_listed(tmp_path: Path):
+    milestones = list(range(100_000, 1_400_000, 100_000))
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], seeds=[0], milestones_frames=milestones
+    )
+    for milestone in milestones:
+        folder = run_folder(results, "a2c", "pong", 0)
+        synthetic.change_cell(folder, milestone, 0, "ended", "truncated")
+    assert "A2C at 1.2M in pong (1 of 4) and 1 more." in tabulated(results)[1]
 
 
 def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):

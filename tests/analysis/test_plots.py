@@ -49,6 +49,12 @@ def test_curve_by_hand():
     assert line.high.tolist() == [3.0, 4.0]
 
 
+def test_the_band_draws_seeds_within_each_game():
+    """Drawn alike in both games, every draw would have the mean 0.5."""
+    line = curve(np.array([[[0.0], [1.0]], [[1.0], [0.0]]]), np.array([5.0]), 0.95, 0)
+    assert line.low[0] < line.mean[0] == 0.5 < line.high[0]
+
+
 def test_curve_of_one_seed_has_no_band():
     line = curve(np.array([[[1.0, 2.0]]]), np.array([1.0, 2.0]), 0.95, 0)
     assert line.mean.tolist() == [1.0, 2.0]
@@ -129,6 +135,22 @@ def test_normalised_curve_is_linear_in_the_raw_one(tmp_path: Path):
     hours = curves(study, training, ["pong"], "hours", False)["a2c"]
     longest = max(log.ends["seconds"] for log in training.values())
     assert 0 < hours.x[-1] < longest / 3600
+
+
+def test_a_normalised_curve_follows_the_rule_of_the_study(tmp_path: Path):
+    """Video Pinball, human starts: 15641.1 - 20452.0 is negative, and `absolute` is not."""
+    results = synthetic.write_study(
+        tmp_path / "study",
+        games=["video_pinball"],
+        methods=["a2c"],
+        normalisation={"references": "human_starts", "rule": "absolute"},
+    )
+    collect.main(["--results", str(results)])
+    study = load_study(results)
+    training = load_training(results, load_runs(results))
+    raw = curves(study, training, ["video_pinball"], "frames", False)["a2c"]
+    percent = curves(study, training, ["video_pinball"], "frames", True)["a2c"]
+    assert percent.mean == pytest.approx(100 * (raw.mean - 20452.0) / 4810.9)
 
 
 @pytest.mark.parametrize(("line", "value"), [(4, "nan"), (4, "x"), (4, "")])

@@ -5,6 +5,11 @@ import pytest
 from analysis import render
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    assert render.number_text(-0.04) == "0.0"
+    assert render.number_text(-0.06) == "-0.1"
+
+
 def test_html_sets_an_interval_below_its_point():
     grid = render.Grid("t", ["x", "y", "z"], [render.Row(["a", "1.5 [0.5, 2.0]", "see [1]; b"])])
     page = render.html_table(grid, "t")

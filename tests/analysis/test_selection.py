@@ -9,6 +9,7 @@ import pytest
 from analysis import aggregate, collect, plots, report, tables
 from analysis.scores import ResultsError, load_episodes, load_study, run_scores
 from tests.analysis import synthetic
+from tests.analysis.conftest import tabulated
 from tests.analysis.synthetic import run_folder
 
 MILESTONES = [100_000, 400_000, 1_000_000]
@@ -128,6 +129,19 @@ def test_every_file_says_which(tmp_path: Path):
     said = "final weights of A2C; best checkpoint of DQN"
     assert f"reported: {said}" in (results / "report.html").read_text()
     assert f"Policies reported: {said}." in (results / "report.html").read_text()
+
+
+def test_the_standard_error_is_that_of_the_selected_policy(tmp_path: Path):
+    """DQN's first seed at 400k is 0, 8, 4, 4: variance 32/3, squared error 8/3; others 1/6.
+
+    At 1M the first seed reports that one: sqrt(8/3 + 1/6) / 2 of 35.3 points are 2.4 %. A2C's is
+    sqrt(1/6 + 1/6) / 2, 0.8 %.
+    """
+    results = played(tmp_path, selection={"dqn": "best"})
+    for row, score in enumerate((0, 8, 4, 4)):
+        synthetic.change_cell(run_folder(results, "dqn", "pong", 0), 400_000, row, "return", score)
+    notes = tabulated(results)[1]
+    assert "A2C at 1M 0.8, DQN at 100k 0.8, DQN at 400k 2.4, DQN at 1M 2.4." in notes
 
 
 def test_bias_is_not_said_where_nothing_was_selected(analysed: Path):

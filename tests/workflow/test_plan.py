@@ -66,6 +66,16 @@ def test_config_is_added_to_a_study(fresh: Project) -> None:
     assert "--milestones-frames 2000 4000 8000 " in printed
 
 
+def test_protocol_and_threads_reach_the_training(fresh: Project) -> None:
+    _, printed = fresh.plan(
+        *SMOKE, "--cores", "4", "--set-threads", "train_run=4", "--config", "protocol=sticky"
+    )
+    commands = trainings(printed)
+    assert len(commands) == 8
+    given = {(option(c, "--protocol"), option(c, "--threads")) for c in commands}
+    assert given == {("sticky", "4")}
+
+
 def test_default_study_does_not_leak_into_another(fresh: Project) -> None:
     """Snakemake merges mappings, but atari57 has no overrides and must get none."""
     assert "network" in (fresh.root / "config/config.yaml").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.test_study import write_run
+from tests.workflow.test_study import ROOT, write_run
 from workflow import publish, restore
 
 
@@ -117,6 +117,27 @@ def test_a_publication_that_was_killed_does_not_hide_what_was_published(tmp_path
     assert (target / "runs/a2c/pong/1/run.json").exists()
     assert publish.publish(few, target, replace=True) == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "many", "published"]
+
+
+def test_an_evaluation_whose_audit_fails_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    publishable(tmp_path / "results/few", [0])  # it has no traces
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(SystemExit) as stopped:
+        publish.main(["--study", "few"])
+    assert stopped.value.code == "results/few: the audit failed; nothing was published"
+    assert "audit: 0 of 1 evaluations agree" in capfd.readouterr().out
+    assert not (tmp_path / "results/published").exists()
+
+
+def test_a_study_without_a_report_is_not_published(tmp_path: Path) -> None:
+    results = publishable(tmp_path / "few", [0])
+    (results / "report.html").unlink()
+    with pytest.raises(FileNotFoundError, match=r"few/report\.html is missing: finish the study"):
+        publish.publish(results, tmp_path / "published")
+    assert [path.name for path in tmp_path.iterdir()] == ["few"]
 
 
 def test_an_evaluation_whose_audit_fails_is_not_restored(

@@ -59,3 +59,12 @@ def test_a3c_workers_are_asked_for() -> None:
     """16 of them took 6.0 GB in results/benchmarks/speed.md, where each counts the shared pages."""
     study = load(changed(methods=["a3c_ff"]), ROOT)
     assert memory_mb(study, "a3c_ff", ROOT) > 6500
+
+
+def test_each_process_of_gorila_is_asked_for() -> None:
+    """4 actors, 2 learners and 2 shards; each shard has a replica."""
+    study = load(changed(methods=["gorila"]), ROOT)
+    own = memory_mb(study, "gorila", ROOT)
+    for key, value, more in (("actors", 5, 500), ("learners", 3, 500), ("shards", 3, 1000)):
+        study["overrides"] = {"gorila": {key: value}}
+        assert memory_mb(study, "gorila", ROOT) - own == more, key
