@@ -15,6 +15,7 @@ from torch import Tensor
 from agents import asynchronous, atari, episodes, lockstep, methods, targets
 from agents.actor_critic import RolloutWorker
 from agents.optim import rmsprop_step
+from agents.schedules import Diverged
 from tests.agents.worlds import Doors, Recall, Walk, World, settings, use_tiny_trunk
 
 GAMMA = 0.6
@@ -277,6 +278,17 @@ def test_an_update_of_reinforce_is_along_the_formula_step_by_step(
 
 
 # --- rollouts
+
+
+def test_reinforce_ends_with_the_update_that_breaks_its_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not only with the next: until then they would play up to the limit of frames."""
+    use_tiny_trunk(monkeypatch)
+    chosen = settings("reinforce", lanes=2, episodes_per_update=3, learning_rate=1e38)
+    training = methods.build(chosen, Doors, 0, 10_000)
+    with pytest.raises(Diverged, match=r"^weights is"):
+        training.advance(10_000)
 
 
 def collected(monkeypatch: pytest.MonkeyPatch, method: str, world, **overrides) -> RolloutWorker:

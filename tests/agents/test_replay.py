@@ -208,6 +208,8 @@ def test_a_restored_memory_is_that_of_its_state(
     """The first goes on writing until a state is due; what the second reads is untouched."""
     found, player = memory(tmp_path, prioritisation=prioritisation), Player(2, 5)
     player.play(found, before)
+    if found.tree is not None:
+        found.update_priorities(np.flatnonzero(found._drawable), np.array([7.0]))
     checkpoint.save(tmp_path / "state.pt", found.state())
     kept = [list(decisions) for decisions in player.kept]
     while not found.state_is_due():
@@ -217,6 +219,7 @@ def test_a_restored_memory_is_that_of_its_state(
     again.restore(checkpoint.load(tmp_path / "state.pt"))
     check(again, kept)
     if again.tree is not None:
+        assert (again._largest_error, again.updates) == (7.0, 1)
         rebuilt = [level.copy() for level in again.tree._levels]
         again.tree.rebuild()
         assert all(map(np.array_equal, rebuilt, again.tree._levels))
