@@ -46,7 +46,7 @@ def test_readme_videos_are_published_episodes(tmp_path: Path) -> None:
         assert again.read_bytes() == (ROOT / out).read_bytes(), out
         made.add(out)
     readme = (ROOT / "README.md").read_text()
-    shown = set(re.findall(r"\]\((results/videos/[^)]*)\)", readme))
+    shown = set(re.findall(r'src="(results/videos/[^"]*)"', readme))
     kept = {str(path.relative_to(ROOT)) for path in (ROOT / "results" / "videos").iterdir()}
     assert len(shown) == 3
     assert shown == made == kept
