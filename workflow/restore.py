@@ -17,8 +17,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from workflow.outdated import outdated_runs
 from workflow.publish import study_runs
-from workflow.study import outdated_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 # Snakemake redoes what is older than what it was made from: records first, evaluations last.

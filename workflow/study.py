@@ -8,18 +8,14 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
-import dataclasses
 import difflib
-import itertools
 import json
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -83,108 +79,21 @@ def changed_settings(study: Mapping[str, Any], method: str, root: Path) -> dict[
 
     Two studies that say the same of a method say it in the same words.
     """
-    file = yaml.safe_load((root / _method_file(method)).read_text())
+    file = yaml.safe_load((root / method_file(method)).read_text())
     return {k: v for k, v in sorted(settings(study, method).items()) if file.get(k) != v}
 
 
 def trained_with(study: Mapping[str, Any], method: str, root: Path) -> dict[str, Any]:
     """Return all that makes a run of `method` what it is: its file but the label, and overrides."""
-    file = yaml.safe_load((root / _method_file(method)).read_text())
+    file = yaml.safe_load((root / method_file(method)).read_text())
     return {key: file[key] for key in file if key != "label"} | settings(study, method)
-
-
-Runs = dict[tuple[str, str, int], list[str]]  # by method, game and seed
-
-
-def outdated_runs(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
-    """Return what finished runs in `results` have otherwise than the study: run -> one line each.
-
-    Settings, protocol, and milestones that are not there. A run that is as the study says is not
-    in it, nor one whose record does not say: `analysis.collect` refuses that.
-    """
-    found: Runs = {}
-    for method in study["methods"]:
-        now = dataclasses.asdict(load_method(root / _method_file(method), settings(study, method)))
-        now = {"protocol": study["protocol"], **json.loads(json.dumps(now))}
-        for game, seed in itertools.product(study["games"], study["seeds"]):
-            path = results / "runs" / method / game / str(seed) / "run.json"
-            try:
-                run = json.loads(path.read_text())
-                then = {**run["settings"], "protocol": run["protocol"]}
-                reached = [milestone["milestone_frames"] for milestone in run["milestones"]]
-                finished = run["status"] == "finished"
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            lines = [
-                f"{key} {json.dumps(then[key])}, now {json.dumps(value)}"
-                for key, value in sorted(now.items())
-                if key in then and key != "label" and then[key] != value
-            ]
-            lacking = [m for m in study["milestones_frames"] if m not in reached]
-            if lacking and finished and method != UNTRAINED:
-                lines.append(f"without milestones_frames {', '.join(map(str, lacking))}")
-            if lines:
-                found[method, game, seed] = lines
-    return found
-
-
-def outdated_evaluations(study: Mapping[str, Any], results: Path) -> Runs:
-    """Return what evaluations in `results` have otherwise than the study: run -> one line each.
-
-    Number of episodes, how actions were selected, seed. One that cannot be read is not in it:
-    `analysis.collect` refuses that.
-    """
-    asked = study["evaluation"]
-    found: Runs = {}
-    for method in study["methods"]:
-        for game, seed in itertools.product(study["games"], study["seeds"]):
-            for milestone in study["milestones_frames"]:
-                evaluation = Path("evaluation", str(milestone))
-                run = results / "runs" / method / game / str(seed)
-                try:
-                    with np.load(run / evaluation / "traces.npz") as archive:
-                        header = json.loads(archive["header"].tobytes())
-                        played = {"episodes": len(archive["episode_seeds"])}
-                    played |= {"seed": header["evaluation_seed"]}
-                    if method != UNTRAINED:  # it always samples
-                        played |= {"action_selection": header["action_selection"]}
-                except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-                    continue
-                lines = [
-                    f"{evaluation}: {key} {json.dumps(then)}, now {json.dumps(asked[key])}"
-                    for key, then in played.items()
-                    if then != asked[key]
-                ]
-                if lines:
-                    found.setdefault((method, game, seed), []).extend(lines)
-    return found
-
-
-def outdated_text(results: Path, *outdated: Runs, shown: int = 10) -> str:
-    """Return what to tell of `outdated_runs` and `outdated_evaluations` before anything starts."""
-    runs: Runs = {}
-    for run, found in itertools.chain.from_iterable(part.items() for part in outdated):
-        runs.setdefault(run, []).extend(found)
-    lines = [f"  {'/'.join(map(str, run))}: {'; '.join(found)}" for run, found in runs.items()]
-    if len(lines) > shown:
-        lines[shown:] = [f"  and {len(lines) - shown} more"]
-    return "\n".join(
-        [
-            f"Runs in {results} that are not as the study now says:",
-            *lines,
-            "Those that Snakemake made here are trained or evaluated again, and those that are "
-            "older than their method's file. Of others, restored or copied, it knows nothing: "
-            "delete the folder of each run, or evaluation, that is not in its plan, or the tables "
-            "will be refused in the end.",
-        ]
-    )
 
 
 def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return study.json: the study, and for each of its methods the file it was run with."""
     files = {}
     for method in study["methods"]:
-        text = (root / _method_file(method)).read_text()
+        text = (root / method_file(method)).read_text()
         parsed = yaml.safe_load(text)
         files[method] = {"label": parsed.get("label", method), "text": text, "settings": parsed}
     return {**study, "method_files": files}
@@ -340,7 +249,7 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
         trained = [m for m in study["methods"] if m != UNTRAINED]
         concerned = trained if method == "all" else [method]
         for name in (m for m in concerned if m in methods):
-            file = _method_file(name)
+            file = method_file(name)
             parsed = yaml.safe_load((root / file).read_text())
             keys = [k for k in parsed if k not in NOT_OVERRIDABLE]
             for key in (k for k in changed if k not in keys):
@@ -359,7 +268,7 @@ def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     others = [m for m in study["overrides"] if m not in ("all", *study["methods"])]
     for method in (*study["methods"], *others):
         try:
-            load_method(root / _method_file(method), settings(study, method))
+            load_method(root / method_file(method), settings(study, method))
         except ValueError as error:
             yield str(error).replace(f"{root}/", "")
 
@@ -379,7 +288,7 @@ def _changed_since(
     One that came since is not: a method that it changes has another version.
     """
     for method in (m for m in study["methods"] if m in recorded):
-        then, file = recorded[method]["settings"], _method_file(method)
+        then, file = recorded[method]["settings"], method_file(method)
         now = yaml.safe_load((root / file).read_text())
         for key in sorted(then.keys() - {"label"}):
             if key not in now or then[key] != now[key]:
@@ -417,7 +326,8 @@ def _milestones(study: Mapping[str, Any]) -> list[int]:
     return milestones if milestones[-1] == budget else [*milestones, budget]
 
 
-def _method_file(method: str) -> str:
+def method_file(method: str) -> str:
+    """Return the path of a method's file below the repository."""
     return f"config/methods/{method}.yaml"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.test_study import ROOT, write_run
+from tests.workflow.test_outdated import write_run
+from tests.workflow.test_study import ROOT
 from workflow import publish, restore
 
 

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import ale_py.roms
-import numpy as np
 import pytest
 import yaml
 
-from agents import trace
 from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
@@ -27,9 +25,6 @@ from workflow.study import (
     StudyError,
     changed_settings,
     load,
-    outdated_evaluations,
-    outdated_runs,
-    outdated_text,
     record,
     settings,
     sources,
@@ -196,83 +191,6 @@ def test_equal_studies_say_their_settings_in_the_same_words() -> None:
         for overrides in (for_all, for_one)
     ]
     assert words == ['{"lanes": 8, "network": "mnih2013"}'] * 2
-
-
-def write_run(results: Path, study: dict[str, Any], seed: int = 0, **changes: Any) -> Path:
-    """Write the part of a finished A2C run's record that says how it was made; return its path."""
-    path = results / f"runs/a2c/pong/{seed}/run.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = load_method(ROOT / "config/methods/a2c.yaml", settings(study, "a2c"))
-    milestones = [{"milestone_frames": frames} for frames in study["milestones_frames"]]
-    record = {"settings": vars(made) | changes.pop("settings", {}), "protocol": "noop",
-              "milestones": milestones, "status": "finished"}  # fmt: skip
-    path.write_text(json.dumps(record | changes))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("changes", "lines"),
-    [
-        ({}, None),
-        ({"settings": {"label": "another"}}, None),
-        ({"settings": {"gamma": 0.98}}, ["gamma 0.98, now 0.99"]),
-        ({"settings": {"version": 0, "lanes": 8}}, ["lanes 8, now 16", "version 0, now 1"]),
-        ({"protocol": "sticky"}, ['protocol "sticky", now "noop"']),
-        ({"milestones": [{"milestone_frames": 1000}]}, ["without milestones_frames 3000"]),
-        ({"milestones": [], "status": "diverged"}, None),
-        ({"milestones": None}, None),
-    ],
-)
-def test_runs_that_are_not_as_the_study_says(
-    tmp_path: Path, changes: dict[str, Any], lines: list[str] | None
-) -> None:
-    study = load(changed(seeds=[0, 1]), ROOT)
-    write_run(tmp_path, study, **changes)
-    expected = {} if lines is None else {("a2c", "pong", 0): lines}
-    found = outdated_runs(study, tmp_path, ROOT)
-    assert found == expected
-    if lines:
-        assert f"  a2c/pong/0: {'; '.join(lines)}\n" in outdated_text(tmp_path, found)
-
-
-@pytest.mark.parametrize(
-    ("method", "asked", "lines"),
-    [
-        ("a2c", {}, None),
-        ("a2c", {"episodes": 60}, ["evaluation/1000: episodes 2, now 60"]),
-        ("a2c", {"seed": 5}, ["evaluation/1000: seed 1000, now 5"]),
-        (
-            "a2c",
-            {"action_selection": "greedy"},
-            ['evaluation/1000: action_selection "sample", now "greedy"'],
-        ),
-        ("random", {"action_selection": "greedy"}, None),  # it always samples
-    ],
-)
-def test_evaluations_that_are_not_as_the_study_says(
-    tmp_path: Path, method: str, asked: dict[str, Any], lines: list[str] | None
-) -> None:
-    study = load(changed(methods=[method], evaluation={"episodes": 2, **asked}), ROOT)
-    folder = tmp_path / f"runs/{method}/pong/0/evaluation"
-    header = {"evaluation_seed": 1000, "action_selection": "sample"}
-    episodes = [trace.Trace(seed, np.zeros(3, np.uint8)) for seed in (1, 2)]
-    trace.save(folder / "1000/traces.npz", header, episodes)
-    (folder / "3000").mkdir()
-    (folder / "3000/traces.npz").write_bytes(b"half-written")
-    found = outdated_evaluations(study, tmp_path)
-    assert found == ({} if lines is None else {(method, "pong", 0): lines})
-    if lines:
-        text = outdated_text(tmp_path, {("a2c", "pong", 0): ["gamma 0.98, now 0.99"]}, found)
-        assert f"  a2c/pong/0: gamma 0.98, now 0.99; {lines[0]}\n" in text
-
-
-def test_published_runs_are_as_their_studies_say() -> None:
-    """But for milestones that they have not reached. So nothing published is trained again."""
-    for path in sorted((ROOT / "results/published").glob("*/study.json")):
-        study = load(json.loads(path.read_text()), ROOT)
-        found = outdated_runs(study, path.parent, ROOT)
-        lines = {line for run in found.values() for line in run}
-        assert all(line.startswith("without milestones_frames") for line in lines), (path, found)
 
 
 def test_all_does_not_concern_random_play() -> None:

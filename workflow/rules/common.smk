@@ -4,14 +4,12 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from workflow.outdated import outdated_evaluations, outdated_runs, outdated_text
 from workflow.resources import device, memory_mb, processes
 from workflow.study import (
     StudyError,
     changed_settings,
     load,
-    outdated_evaluations,
-    outdated_runs,
-    outdated_text,
     sources,
     trained_with,
 )
