@@ -37,7 +37,7 @@ $(READY): requirements.txt
 
 table: $(READY)
 	snakemake --cores $(CORES)
-	@echo; cat results/demo/tables/table1.md; echo "Report: results/demo/report.html"
+	@echo; cat results/demo/tables/summary.md; echo "Report: results/demo/report.html"
 
 published: $(READY)
 	snakemake --cores 1 published
@@ -70,6 +70,7 @@ so-far: $(READY)
 		--config incomplete=list study=$(STUDY) -- results/$(STUDY)/study.json results/reference/table1.csv
 	for step in collect aggregate tables plots report; do \
 		python -m analysis.$$step --results results/$(STUDY); done
+	@echo; cat results/$(STUDY)/tables/summary.md
 
 publish: $(READY)
 	python -m workflow.publish --study $(STUDY)

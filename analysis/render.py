@@ -67,17 +67,29 @@ def hours_text(hours: float | None, of: str = "") -> str:
     return f"{value:.0f} {of}{unit}" if value >= 10 else f"{value:.2g} {of}{unit}"
 
 
-def markdown(grid: Grid, heading: str = "#") -> str:
-    """Return `grid` as a Markdown table with its notes as a numbered list below."""
-    lines = [f"{heading} {_one_line(grid.title)}", ""]
-    lines.append("| " + " | ".join(map(_markdown_cell, grid.columns)) + " |")
-    aligns = ["---" if grid.is_left(i) else "--:" for i in range(len(grid.columns))]
-    lines.append("|" + "|".join(aligns) + "|")
+def markdown(grid: Grid, heading: str = "#", aligned: bool = False) -> str:
+    """Return `grid` as a Markdown table with its notes as a numbered list below.
+
+    Args:
+        grid: the table.
+        heading: the mark before its title.
+        aligned: whether cells are padded, so that it is a table in a terminal too.
+    """
+    left = [grid.is_left(i) for i in range(len(grid.columns))]
+    table = [[_markdown_cell(column) for column in grid.columns]]
     for row in grid.rows:
         cells = [_markdown_cell(cell) for cell in row.cells]
-        if row.section:
-            cells = [f"**{cells[0]}**"] + [""] * (len(grid.columns) - 1)
-        lines.append("| " + " | ".join(cells) + " |")
+        table.append([f"**{cells[0]}**"] + [""] * (len(left) - 1) if row.section else cells)
+    if aligned:
+        widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+        pad = [str.ljust if is_left else str.rjust for is_left in left]
+        table = [[pad[i](cell, widths[i]) for i, cell in enumerate(row)] for row in table]
+    else:
+        widths = [1] * len(left)
+    rules = ["-" * (w + 1) + ("-" if text else ":") for w, text in zip(widths, left, strict=True)]
+    lines = [f"{heading} {_one_line(grid.title)}", ""]
+    lines += ["| " + " | ".join(cells) + " |" for cells in table]
+    lines.insert(3, "|" + "|".join(rules) + "|")
     if grid.notes:
         lines += ["", *(f"{n}. {_one_line(note)}" for n, note in enumerate(grid.notes, 1))]
     return "\n".join(lines) + "\n"

@@ -1,15 +1,16 @@
 """Write the tables of a study.
 
 `python -m analysis.tables --results results/STUDY` writes tables/table1 (the comparison table, as
-CSV with all digits, Markdown, LaTeX and HTML) and tables/games (raw scores per game, CSV and
-Markdown) from study.json, episodes.csv, runs.csv, missing.csv and aggregates.csv.
+CSV with all digits, Markdown, LaTeX and HTML), tables/summary.md (its part over the study's games,
+for a terminal) and tables/games (raw scores per game, CSV and Markdown) from study.json,
+episodes.csv, runs.csv, missing.csv and aggregates.csv.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import games, render, table1
+from analysis import games, render, summary, table1
 from analysis.io import write_csv, write_text
 from analysis.scores import (
     command,
@@ -35,11 +36,13 @@ def write(results: Path) -> str:
     write_text(folder / "table1.tex", render.latex(grid))
     page = render.html_page(study.label, render.html_table(grid, "table1"))
     write_text(folder / "table1.html", page)
+    short = summary.summary(study, table, grid, runs, missing)
+    write_text(folder / "summary.md", render.markdown(short, aligned=True))
     per_game = games.games_table(study, episodes)
     write_csv(folder / "games.csv", _integers(per_game))
     parts = [render.markdown(part, "##") for part in games.grids(study, per_game)]
     write_text(folder / "games.md", "\n".join([f"# {study.label}\n", *parts]))
-    return f"wrote table1 and games: {folder}"
+    return f"wrote table1, summary and games: {folder}"
 
 
 def _integers(frame: pd.DataFrame) -> pd.DataFrame:

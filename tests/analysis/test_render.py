@@ -54,3 +54,21 @@ def test_frames_text(frames: int, text: str):
 )
 def test_hours_text(hours: float, text: str):
     assert render.hours_text(hours) == text
+
+
+def test_aligned_markdown_is_a_table_in_a_terminal_too():
+    rows = [
+        render.Row(["Trained here"], section=True),
+        render.Row(["A2C", "1 h", "12.5 [1.0, 2.0]"]),
+    ]
+    grid = render.Grid("t", ["Method", "Training", "Mean"], rows, ["n"], frozenset({1}))
+    assert render.markdown(grid, aligned=True).splitlines() == [
+        "# t",
+        "",
+        "| Method           | Training |            Mean |",
+        "|------------------|----------|----------------:|",
+        "| **Trained here** |          |                 |",
+        "| A2C              | 1 h      | 12.5 [1.0, 2.0] |",
+        "",
+        "1. n",
+    ]

@@ -40,8 +40,10 @@ def test_results_have_the_shape_of_the_contract(finished: Project) -> None:
     for name, columns in COLUMNS.items():
         header = (results / name).read_text().splitlines()[0]
         assert set(columns.split(",")) <= set(header.split(",")), name
-    for name in ("table1.csv", "table1.md", "table1.tex", "table1.html", "games.csv", "games.md"):
-        assert (results / "tables" / name).stat().st_size > 0
+    tables = {f"table1.{ending}" for ending in ("csv", "md", "tex", "html")}
+    tables |= {"summary.md", "games.csv", "games.md"}
+    assert tables == {p.name for p in (results / "tables").iterdir()}
+    assert all((results / "tables" / name).stat().st_size > 0 for name in tables)
     figures = {p.name for p in (results / "figures").iterdir()}
     assert figures == {f"{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
     assert "<table" in (results / "report.html").read_text()

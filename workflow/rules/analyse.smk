@@ -86,6 +86,7 @@ rule tables:
         code=sources("analysis.tables", CODE),
     output:
         table1=multiext(f"{RESULTS}/tables/table1", ".csv", ".md", ".tex", ".html"),
+        summary=f"{RESULTS}/tables/summary.md",
         games=multiext(f"{RESULTS}/tables/games", ".csv", ".md"),
     log:
         f"{LOGS}/tables.log",
