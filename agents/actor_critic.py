@@ -21,10 +21,8 @@ from agents.atari import FRAMES_PER_STEP, Step
 from agents.config import AsyncSettings, LockstepSettings
 from agents.lanes import TrainingLanes
 from agents.networks import build_network
-from agents.optim import FlatParameters
+from agents.optim import DTYPES, FlatParameters
 from agents.seeding import derive_seed
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def sample_actions(logits: Tensor, uniform: Tensor) -> Tensor:

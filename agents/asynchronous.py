@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents import processes, provenance
+from agents import processes
 from agents.actor_critic import RolloutWorker
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
 from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
+from agents.training import Training
+from agents.usage import usage
 
 
 class _Shared:
@@ -30,8 +32,8 @@ class _Shared:
         self.pause = torch.zeros((), dtype=torch.int64).share_memory_()
 
 
-class Asynchronous:
-    """A3C; see `methods.Training` for the interface.
+class Asynchronous(Training):
+    """A3C; see `training.Training` for the interface.
 
     Schedule `async`: every worker is a process and updates the shared weights whenever its
     rollout is done, so two runs of one seed differ. Schedule `round_robin`: the same workers
@@ -151,7 +153,7 @@ class Asynchronous:
         shared = self.shared
         while parent.lives():
             if shared.pause or self.frames >= shared.limit_frames:
-                parent.send(("paused", worker.state(), *provenance.usage()))
+                parent.send(("paused", worker.state(), *usage()))
                 parent.receive()
             try:
                 self._turn(index, worker)
@@ -213,10 +215,6 @@ class Asynchronous:
         """Return the shared weights, float32, by name."""
         self._halt()
         return self._layout.state_dict(self.shared.weights)
-
-    def state_is_due(self) -> bool:
-        """A state refers to no files."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Return weights, statistics and every worker's lanes, LSTM state and random state."""

@@ -36,7 +36,8 @@ class Protocol:
     """How an episode starts, what the emulator does with actions and when it is cut.
 
     Attributes:
-        noop_max_frames: an episode starts with 1 to this many no-op frames, drawn from its seed.
+        noop_max_frames: an episode starts with 0 to this many less one no-op frames, drawn from
+            its seed: ale-py leaves the bound out.
         repeat_action_probability: sticky actions, per emulator frame (Machado et al. 2018).
         full_action_set: 18 actions in every game, or the game's minimal set.
         max_episode_frames: the episode is truncated here.
@@ -50,7 +51,8 @@ class Protocol:
 
 
 PROTOCOLS = {
-    # Mnih et al. 2015, van Hasselt et al. 2016: up to 30 no-ops, 30 minutes at 60 Hz.
+    # Mnih et al. 2015, van Hasselt et al. 2016: up to 30 no-ops (their code plays 2 to 31, here
+    # it is 0 to 29), 30 minutes at 60 Hz.
     "noop": Protocol("noop"),
     # Machado et al. 2018, arXiv:1709.06009: sticky actions, all 18 actions, no no-op starts.
     "sticky": Protocol(
@@ -97,6 +99,10 @@ class Step(NamedTuple):
 
     `reward` is raw (unclipped). `terminated` is the game's own end, `truncated` the frame cap,
     `life_lost` a life gone without the game's end: three different things.
+
+    The last observation of an episode lacks the last emulator frame, which ale-py plays and does
+    not draw: its newest frame is the maximum of the one before and of the last decision's newest.
+    V of a state that the cap has cut is computed from it.
     """
 
     observation: NDArray[np.uint8]  # [B, 4, 84, 84], of the state after the decision

@@ -34,7 +34,7 @@ def load(path: Path) -> dict[str, Any]:
         # Empty bytes, a lane at the start of its episode, are pickled as a call of `bytes`.
         with torch.serialization.safe_globals([bytes]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    except (OSError, MemoryError):  # of the machine: the file may be whole
         raise
     except Exception as error:
         raise ResumeError(f"{path}: not a readable checkpoint ({error})") from error
@@ -72,11 +72,12 @@ def check_policy(
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder`, so that two trainings never write one run.
+def exclusive(out: Path) -> Iterator[None]:
+    """Hold a lock on the run in folder `out`, so that two trainings never write it.
 
-    What killed writers have left half-written below it is removed.
+    What killed writers have left half-written of the run is removed.
     """
+    folder = out / "resume"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
@@ -88,6 +89,7 @@ def exclusive(folder: Path) -> Iterator[None]:
                 f"{folder}: the file system grants no lock ({error.strerror}), so that two "
                 "trainings could write one run; put results/ on one that does (flock)"
             ) from error
-        for part in folder.rglob(f".*{files.PART}"):
+        half = f".*{files.PART}"
+        for part in [*folder.rglob(half), *out.glob(half), *(out / "policies").glob(half)]:
             part.unlink(missing_ok=True)
         yield

@@ -113,6 +113,13 @@ class EpisodeSettings(PolicySettings):
     episodes_per_update: int = _number(1)
     chunk_steps: int = _number(1)
 
+    def __post_init__(self) -> None:
+        if (self.return_estimate, self.gamma_t_factor) == ("reward_to_go", "ignored"):
+            raise ValueError(
+                "gamma_t_factor: 'ignored' does not go with return_estimate 'reward_to_go', which "
+                "is gamma^t G_t; allowed: kept, or return_estimate discounted_reward_to_go"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSettings:
@@ -251,7 +258,11 @@ def build_settings(values: dict[str, Any], where: str) -> MethodSettings:
     if missing:
         raise ValueError(f"{where}: missing key {missing[0]!r}")
     kinds = typing.get_type_hints(cls)
-    return cls(**{key: _check(where, fields[key], kinds[key], values[key]) for key in fields})
+    checked = {key: _check(where, fields[key], kinds[key], values[key]) for key in fields}
+    try:
+        return cls(**checked)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def load_method(path: Path, overrides: dict[str, Any] | None = None) -> MethodSettings:

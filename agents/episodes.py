@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import stacks, targets
-from agents.actor_critic import DTYPES, sample_actions
+from agents.actor_critic import sample_actions
 from agents.atari import FRAMES_PER_STEP
 from agents.config import EpisodeSettings
 from agents.lanes import FinishedEpisode, training_seed
 from agents.networks import build_network
-from agents.optim import FlatParameters, clip_gradient, rmsprop_step
+from agents.optim import DTYPES, FlatParameters, clip_gradient, rmsprop_step
 from agents.schedules import corrected_update, learning_rate, require_finite
 from agents.seeding import derive_seed
+from agents.training import Training
 
 
 class _Recording:
@@ -41,12 +42,14 @@ class _Recording:
         return stacks.windows(self.frames[start : stop + self.stack - 1], self.stack)
 
 
-class Episodes:
-    """REINFORCE; see `methods.Training` for the interface.
+class Episodes(Training):
+    """REINFORCE; see `training.Training` for the interface.
 
     One update: N episodes under one policy, the gradient of each added up in chunks as soon as
-    it is over, then one step along the sum divided by N. Memory is bounded by the episodes in
-    play (7 kB a step), not by the update. A lane that finds no episode left to start waits.
+    it is over, then one step along the sum divided by N. One that the limit of frames has cut
+    counts as ended: its return has nothing of what would follow. Memory is bounded by the
+    episodes in play (7 kB a step), not by the update. A lane that finds no episode left to start
+    waits.
     """
 
     def __init__(
@@ -204,17 +207,9 @@ class Episodes:
             total += loss.detach()
         return total
 
-    def take_finished(self) -> list[FinishedEpisode]:
-        """Nothing is played outside `advance`."""
-        return []
-
     def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""
         return self.flat.state_dict()
-
-    def state_is_due(self) -> bool:
-        """A state refers to no files."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on: between updates no lane plays."""
@@ -235,17 +230,6 @@ class Episodes:
         self.square_average.copy_(state["square_average"])
         self.generator.set_state(state["generator"])
         self._begun[:] = state["begun"]
-
-    def close(self) -> None:
-        """Nothing runs beside this process."""
-
-    def core_seconds_of_workers(self) -> float:
-        """CPU time spent outside this process: none."""
-        return 0.0
-
-    def peak_memory_of_workers(self) -> int:
-        """Bytes resident outside this process: none."""
-        return 0
 
 
 def episode_weights(settings: EpisodeSettings, rewards: Tensor) -> Tensor:

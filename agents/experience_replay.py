@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import q_learning, value_targets
-from agents.actor_critic import DTYPES
 from agents.atari import FRAMES_PER_STEP
 from agents.config import ReplaySettings
 from agents.lanes import FinishedEpisode, TrainingLanes
 from agents.networks import build_action_values
-from agents.optim import FlatParameters, centred_rmsprop_step, clip_gradient
+from agents.optim import DTYPES, FlatParameters, centred_rmsprop_step, clip_gradient
 from agents.replay import Batch, ReplayMemory
 from agents.schedules import exploration, importance_exponent, learning_rate, require_finite
 from agents.seeding import derive_seed
+from agents.training import Training
 
 
-class ExperienceReplay:
-    """DQN, Double DQN, Dueling and Prioritized; see `methods.Training` for the interface.
+class ExperienceReplay(Training):
+    """DQN, Double DQN, Dueling and Prioritized; see `training.Training` for the interface.
 
     All lanes decide together; for every `decisions_per_update` decisions, over all lanes, one
     batch is learnt from. `folder` keeps the memory's frames, to which `state` refers.
@@ -60,7 +60,11 @@ class ExperienceReplay:
         self.average = torch.zeros_like(self.flat.master)
         self.square_average = torch.zeros_like(self.flat.master)
         self.memory = ReplayMemory(
-            folder / "frames.bin", settings.lanes, env.observation_shape, settings
+            folder / "frames.bin",
+            settings.lanes,
+            env.observation_shape,
+            settings,
+            settings.replay_capacity_steps,
         )
         # Drawn on the CPU on every device: the same numbers whatever trains.
         self._actions = torch.Generator().manual_seed(derive_seed(run_seed, "actions"))
@@ -72,6 +76,7 @@ class ExperienceReplay:
         settings = self.settings
         if self._observation is None:
             self._observation = self.lanes.start()
+        if not self.frames:
             self.memory.begin(np.ones(self.lanes.lanes, bool), self._observation)
         self._play()
         before, self.frames = self.frames, self.frames + self.lanes.lanes * FRAMES_PER_STEP
@@ -154,10 +159,6 @@ class ExperienceReplay:
         self.target.master.copy_(self.flat.master)
         self.target.publish()
 
-    def take_finished(self) -> list[FinishedEpisode]:
-        """Nothing is played outside `advance`."""
-        return []
-
     def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""
         return self.flat.state_dict()
@@ -198,14 +199,3 @@ class ExperienceReplay:
             "average": self.average,
             "square_average": self.square_average,
         }
-
-    def close(self) -> None:
-        """Nothing runs beside this process."""
-
-    def core_seconds_of_workers(self) -> float:
-        """CPU time spent outside this process: none."""
-        return 0.0
-
-    def peak_memory_of_workers(self) -> int:
-        """Bytes resident outside this process: none."""
-        return 0

@@ -36,6 +36,7 @@ from agents.ray_cluster import connect, import_ray
 from agents.schedules import Diverged, learning_rate, warmup
 from agents.seeding import derive_seed
 from agents.shares import shares
+from agents.training import Training
 
 UPDATES_PER_TASK = 16  # at most; a rollout that arrives meanwhile waits for them
 PATIENT_DEATHS = 10  # without a frame between them; from then on with a pause
@@ -68,8 +69,8 @@ class _Task:
     content: dict[str, Any] = field(default_factory=dict)
 
 
-class Gorila:
-    """Gorila; see `methods.Training` for the interface.
+class Gorila(Training):
+    """Gorila; see `training.Training` for the interface.
 
     Asynchronous, so two runs of one seed differ, though every random draw comes from a named
     seed. Learning keeps step with playing: for `decisions_per_update` decisions reported, one

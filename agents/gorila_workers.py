@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,18 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from agents import q_learning, value_targets
-from agents.actor_critic import DTYPES
 from agents.config import GorilaSettings
 from agents.lanes import TrainingLanes
 from agents.machine import keep_freed_memory
 from agents.networks import ActionValueNetwork
-from agents.optim import FlatParameters, clip_gradient
-from agents.provenance import usage
-from agents.ray_cluster import import_ray
+from agents.optim import DTYPES, FlatParameters, clip_gradient
+from agents.ray_cluster import Awaited, import_ray
 from agents.replay import Batch, ReplayMemory
-from agents.schedules import Diverged, require_finite
+from agents.schedules import Diverged, exploration_of_server, require_finite
 from agents.seeding import numpy_generator
 from agents.shares import shares
+from agents.usage import usage
 
 
 class Rollout(NamedTuple):
@@ -98,13 +96,7 @@ class Plan:
     make_lanes: Callable[[int], Any]
 
 
-def epsilon_after(settings: GorilaSettings, updates: int) -> float:
-    """Return epsilon after `updates` of the server: linear from start to end."""
-    share = min(1.0, updates / settings.epsilon_anneal_updates)
-    return settings.epsilon_start + (settings.epsilon_end - settings.epsilon_start) * share
-
-
-class _Worker:
+class _Worker(Awaited):
     """What actors and learners have in common: a copy of the network, pulled from the shards."""
 
     def prepare(self, plan: bytes, index: int, incarnation: int, state: Any) -> None:
@@ -130,10 +122,6 @@ class _Worker:
             self.flat.master.numpy()[part] = weights
         self.flat.publish()
         self.versions = [version for _, version in pulled]
-
-    def until_death(self) -> None:
-        """Never return: who waits for it learns of this process's death."""
-        threading.Event().wait()
 
 
 class Actor(_Worker):
@@ -163,7 +151,7 @@ class Actor(_Worker):
         except import_ray().exceptions.RayActorError:
             if not self.versions:
                 return {"decisions": 0, "finished": [], "usage": usage()}, None
-        rollout = self.collect(epsilon_after(self.settings, self.versions[0]))
+        rollout = self.collect(exploration_of_server(self.settings, self.versions[0]))
         return {
             "decisions": rollout.actions.size,
             "finished": self.lanes.take_finished(),
@@ -213,14 +201,13 @@ class Learner(_Worker):
         self.random = numpy_generator(
             self.plan.run_seed, "learner", self.index, "replay", self.incarnation
         )
-        share = settings.replay_capacity_steps // settings.actors
         self.memories = {
-            actor: self._memory(replace(settings, replay_capacity_steps=share))
-            for actor in range(self.index, settings.actors, settings.learners)
+            actor: self._memory() for actor in range(self.index, settings.actors, settings.learners)
         }
         self._last: dict[int, tuple[int, int]] = {}  # rollout stored last, by actor
 
-    def _memory(self, settings: GorilaSettings) -> ReplayMemory:
+    def _memory(self) -> ReplayMemory:
+        settings = self.settings
         with tempfile.TemporaryDirectory(prefix="retable-replay-") as folder:
             # The file loses its name at once: it goes with this process, however that dies.
             return ReplayMemory(
@@ -228,6 +215,7 @@ class Learner(_Worker):
                 settings.lanes_per_actor,
                 self.plan.observation_shape,
                 settings,
+                settings.replay_capacity_steps // settings.actors,
             )
 
     def add(self, actor: int, rollout: Rollout) -> int:
@@ -260,7 +248,7 @@ class Learner(_Worker):
             pass  # the driver learns of the death by itself
         except Diverged as error:
             report["diverged"] = str(error)
-        return {**report, "versions": self.versions, "usage": usage()}
+        return {**report, "usage": usage()}
 
     def _update(self, shards: list[Any], rate: float, report: dict[str, Any]) -> None:
         settings = self.settings

@@ -50,6 +50,7 @@ def first_convolution_relu(x: Tensor, layer: nn.Conv2d, output: Tensor | None = 
     arguments = x, layer.weight, layer.bias, layer.stride, output
     if x.is_cuda or not torch.is_grad_enabled():
         return _first_convolution_relu(*arguments)
+    # In a list, so that autograd takes for no input what comes back as the output.
     return _FirstConvolutionRelu.apply(*arguments[:4], [output])
 
 

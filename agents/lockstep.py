@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents import actor_critic, provenance
+from agents import actor_critic
 from agents.actor_critic import RolloutWorker
 from agents.atari import FRAMES_PER_STEP
 from agents.config import LockstepSettings
@@ -18,12 +18,14 @@ from agents.optim import clip_gradient, rmsprop_step
 from agents.processes import RESTORE_SECONDS, Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 from agents.shares import shares
+from agents.training import Training
+from agents.usage import usage
 
 Gather = Callable[[float], list[float]]  # own number -> those of all processes, in their order
 
 
-class Lockstep:
-    """A2C and the one-step actor-critic; see `methods.Training` for the interface.
+class Lockstep(Training):
+    """A2C and the one-step actor-critic; see `training.Training` for the interface.
 
     With several `processes` each has its share of the lanes, on a core of its own: it plays them,
     adds up their part of the gradient, and updates its share of the weights. All draw the same
@@ -50,15 +52,15 @@ class Lockstep:
         self._run_seed = run_seed
         self._lanes = shares(settings.lanes, processes)
         self.worker = self._build_worker(0, device)
-        weights = self.worker.flat.master
-        self.square_average = torch.zeros_like(weights)
-        self._parts = shares(weights.numel(), processes)
+        self.weights = self.worker.flat.master  # of all processes
+        self.square_average = torch.zeros_like(self.weights)
+        self._parts = shares(self.weights.numel(), processes)
         self._children: list[Child] = []
         self._start_states: list[dict[str, Any]] | None = None
         self._core_seconds = [0.0] * (processes - 1)
         self._peak_memory = [0] * (processes - 1)
         if processes > 1:
-            weights.share_memory_()
+            self.weights.share_memory_()
             self.square_average.share_memory_()
             # No copy: each process adds up its part of the gradient where the others read it.
             own = self.worker.flat.gradient
@@ -107,7 +109,7 @@ class Lockstep:
         require_finite(loss=torch.tensor(sum(losses)), gradient_norm=norm)
         clip_gradient(gradient, settings.gradient_norm_limit, norm)
         rmsprop_step(
-            self.worker.flat.master[part],
+            self.weights[part],
             gradient,
             self.square_average[part],
             learning_rate(settings, self.frames, self.budget_frames),
@@ -133,7 +135,11 @@ class Lockstep:
         return numbers
 
     def _follow(self, parent: Parent, index: int) -> None:
-        """A process beside the first: rollouts and states, as asked for."""
+        """A process beside the first: rollouts and states, as asked for.
+
+        `self.worker` is the first one's, whose emulators' threads no fork takes along: only
+        `worker` is touched here.
+        """
 
         def gather(own: float) -> list[float]:
             parent.send(own)
@@ -147,9 +153,9 @@ class Lockstep:
         while True:
             request, self.frames = parent.receive()
             if request == "state":
-                parent.send((worker.state(), *provenance.usage()))
+                parent.send((worker.state(), *usage()))
                 continue
-            worker.flat.publish(self.worker.flat.master)
+            worker.flat.publish(self.weights)
             try:
                 self._rollout(index, worker, gather)
             except Diverged:  # the first process has the same numbers, and says so
@@ -158,17 +164,9 @@ class Lockstep:
 
     # --- saving
 
-    def take_finished(self) -> list[FinishedEpisode]:
-        """Nothing is played outside `advance`."""
-        return []
-
     def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""
         return self.worker.flat.state_dict()
-
-    def state_is_due(self) -> bool:
-        """A state refers to no files."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, however many processes run."""
@@ -182,7 +180,7 @@ class Lockstep:
             states.append(state)
         return {
             "frames": self.frames,
-            "weights": self.worker.flat.master.cpu().clone(),
+            "weights": self.weights.cpu().clone(),
             "square_average": self.square_average.cpu().clone(),
             "worker": actor_critic.join_states(states),
         }
@@ -190,7 +188,7 @@ class Lockstep:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken, bit for bit on a CPU with as many processes."""
         self.frames = state["frames"]
-        self.worker.flat.master.copy_(state["weights"])
+        self.weights.copy_(state["weights"])
         self.worker.flat.publish()
         self.square_average.copy_(state["square_average"])
         self._start_states = [

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+# Of the network's arithmetic, by the name of a method's `precision`.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 class FlatParameters:
     """Lays the parameters of `module` and their gradients out in one vector each.

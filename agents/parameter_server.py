@@ -6,14 +6,13 @@ is a small process that starts quickly.
 
 from __future__ import annotations
 
-import resource
-import threading
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.ray_cluster import import_ray
+from agents.ray_cluster import Awaited, import_ray
+from agents.usage import usage
 
 
 def adagrad_step(
@@ -34,7 +33,7 @@ def adagrad_step(
     weights -= learning_rate * gradient / np.sqrt(square_sum + np.float32(epsilon))
 
 
-class ParameterShard:
+class ParameterShard(Awaited):
     """A slice of the parameters and the count of its updates, `version`; one process of Ray.
 
     A primary forwards to its replica all that changes it, and answers when both have changed. So
@@ -122,9 +121,4 @@ class ParameterShard:
 
     def usage(self) -> tuple[float, int]:
         """Return CPU seconds and peak resident bytes of this process."""
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        return own.ru_utime + own.ru_stime, own.ru_maxrss * 1024
-
-    def until_death(self) -> None:
-        """Never return: who waits for it learns of this process's death."""
-        threading.Event().wait()
+        return usage()

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from multiprocessing import connection
@@ -84,7 +85,11 @@ class Child:
         self.process = context.Process(
             target=_run, args=(work, Parent(there), *arguments), daemon=True
         )
-        self.process.start()
+        with warnings.catch_warnings():
+            # From 3.12 on Python warns of threads at a fork. Those here are emulators', which the
+            # child never touches: it makes its own.
+            warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)
+            self.process.start()
         there.close()
         # At exit Python terminates what is left and waits for it, but a child is deaf to that.
         weakref.finalize(self, self.process.kill)

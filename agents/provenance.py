@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -66,12 +65,6 @@ def cpu_name() -> str:
 def gpu_name(device: str) -> str:
     """Return the GPU's name, or an empty string where the run does not use one."""
     return torch.cuda.get_device_name() if device == "cuda" else ""
-
-
-def usage() -> tuple[float, int]:
-    """Return CPU seconds and peak resident bytes of this process."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    return own.ru_utime + own.ru_stime, own.ru_maxrss * 1024
 
 
 def hardware(device: str) -> dict[str, Any]:

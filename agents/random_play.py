@@ -10,6 +10,7 @@ from torch import Tensor
 
 from agents.config import RandomSettings
 from agents.lanes import FinishedEpisode
+from agents.training import Training
 
 
 class ConstantPolicy(torch.nn.Module):
@@ -27,7 +28,7 @@ class ConstantPolicy(torch.nn.Module):
         return self.logits.expand(len(observation), -1), None, None
 
 
-class RandomPlay:
+class RandomPlay(Training):
     """A training of zero frames: it only knows how many actions there are."""
 
     frames = 0
@@ -46,14 +47,6 @@ class RandomPlay:
         """Play nothing."""
         return []
 
-    def take_finished(self) -> list[FinishedEpisode]:
-        """Return no episodes."""
-        return []
-
-    def state_is_due(self) -> bool:
-        """Return False: no state refers to a file."""
-        return False
-
     def policy(self) -> dict[str, Tensor]:
         """Return logits of zero: the softmax of equal numbers is uniform."""
         return {"policy.bias": torch.zeros(self._actions)}
@@ -64,14 +57,3 @@ class RandomPlay:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore nothing."""
-
-    def close(self) -> None:
-        """Release nothing."""
-
-    def core_seconds_of_workers(self) -> float:
-        """Return 0: there are no workers."""
-        return 0.0
-
-    def peak_memory_of_workers(self) -> int:
-        """Return 0: there are no workers."""
-        return 0

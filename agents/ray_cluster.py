@@ -20,6 +20,14 @@ ENVIRONMENT = {
 }
 
 
+class Awaited:
+    """What runs in an actor of Ray and is replaced when it dies."""
+
+    def until_death(self) -> None:
+        """Never return: who waits for it learns of this process's death."""
+        threading.Event().wait()
+
+
 def import_ray() -> ModuleType:
     """Return the module `ray`; `ModuleNotFoundError` says how to install it."""
     try:

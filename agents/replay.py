@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from agents import value_targets
 from agents.checkpoint import ResumeError
-from agents.config import ReplaySettings
+from agents.config import GorilaSettings, ReplaySettings
 
 SLACK_SHARE = 10  # one slot for so many of the capacity may be overwritten between checkpoints
 FANOUT = 64  # children of a node: a million leaves are four levels, so few calls of NumPy
@@ -111,7 +111,8 @@ class ReplayMemory:
         path: the file; made if it is not there, with its whole size.
         lanes: B, lanes that write side by side.
         observation_shape: of a stack of frames, (frames, height, width).
-        settings: `replay_capacity_steps` (frames kept, over all lanes) and all on priorities.
+        settings: all on priorities.
+        capacity_steps: frames kept, over all lanes.
 
     Raises:
         ValueError: if the capacity gives a lane less than two slots.
@@ -123,18 +124,19 @@ class ReplayMemory:
         path: Path,
         lanes: int,
         observation_shape: tuple[int, int, int],
-        settings: ReplaySettings,
+        settings: ReplaySettings | GorilaSettings,
+        capacity_steps: int,
     ) -> None:
         self.settings = settings
         self._path = path
         self.lanes = lanes
         self.stack = observation_shape[0]
-        self.capacity = settings.replay_capacity_steps // lanes  # of each ring
+        self.capacity = capacity_steps // lanes  # of each ring
         least = self.stack + 2  # a new episode's first stack drives out as many, and one to draw
         if self.capacity < least:
             raise ValueError(
-                f"replay_capacity_steps: {settings.replay_capacity_steps} is too little for "
-                f"{lanes} lanes; allowed: at least {least * lanes}"
+                f"replay_capacity_steps: {capacity_steps} is too little for {lanes} lanes; "
+                f"allowed: at least {least * lanes}"
             )
         self.slack = self.capacity // SLACK_SHARE + 8 * (self.stack + 1)
         self.ring = self.capacity + self.stack + self.slack
@@ -361,7 +363,10 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         # Now: writing to a mapped file without room kills the process without a word.
-        os.posix_fallocate(file, 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        elif os.fstat(file).st_size < size:  # macOS
+            os.ftruncate(file, size)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}, for {size:,} bytes", str(path)) from error
     finally:

@@ -21,6 +21,7 @@ from agents import atari, checkpoint, files, machine, methods, provenance
 from agents.config import MethodSettings, hashed_settings, short_hash
 from agents.lanes import FinishedEpisode
 from agents.schedules import Diverged
+from agents.usage import usage
 
 LOG_HEADER = "frames,seconds,lane,episode_seed,return,length_frames\n"
 PROGRESS_SECONDS = 5.0
@@ -77,11 +78,12 @@ class Run:
         self.earlier = {"seconds": 0.0, "core_seconds": 0.0, "peak_memory_bytes": 0, "attempts": 0}
         self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.stopping = False
+        self.reason = ""  # of a run that diverged
         # Of the code that ran, attempt by attempt: a checkout may move on.
         self.commit, self.dirty = provenance.commit()
         self.commits = [self.commit]
         self._begin = time.monotonic()
-        self._core_begin = provenance.usage()[0]
+        self._core_begin = usage()[0]
         self._last_progress = 0.0
         self._rate = (self._begin, 0)
 
@@ -91,7 +93,7 @@ class Run:
 
     def costs(self) -> dict[str, Any]:
         """Seconds, core-seconds and peak memory over all attempts."""
-        core, memory = provenance.usage()
+        core, memory = usage()
         core += self.training.core_seconds_of_workers() - self._core_begin
         memory += self.training.peak_memory_of_workers()
         return {
@@ -122,7 +124,7 @@ class Run:
         )
         if self.checkpoint_path.exists():
             self._resume(checkpoint.load(self.checkpoint_path))
-        self._begin = time.monotonic()
+        self._begin, self._core_begin = time.monotonic(), usage()[0]
         self._rate = (self._begin, self.training.frames)
 
     def _resume(self, saved: dict[str, Any]) -> None:
@@ -138,6 +140,17 @@ class Run:
         # A checkpoint from before these were kept has neither.
         self.commits = list(dict.fromkeys([*saved.get("commits", []), self.commit]))
         self.dirty = saved.get("dirty") or self.dirty
+
+    def attempt_text(self) -> str:
+        """Return one line on this attempt, for a log that has all of them."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        spec = self.spec
+        return (
+            f"{now} {spec.settings.method} {spec.game} seed {spec.seed}: attempt "
+            f"{self.earlier['attempts'] + 1} at {self.training.frames} of {spec.budget_frames} "
+            f"frames, {self.device}, host {socket.gethostname()}, pid {os.getpid()}, commit "
+            f"{self.commit[:7]}"
+        )
 
     def train(self) -> str:
         """Train to the budget; return the run's status: finished, diverged or stopped.
@@ -180,8 +193,6 @@ class Run:
 
     def _trains(self) -> bool:
         return self.spec.settings.topology != "random"
-
-    reason = ""
 
     def _record(self, finished: list[FinishedEpisode]) -> None:
         frames, seconds = self.training.frames, self.seconds()

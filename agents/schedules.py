@@ -35,6 +35,12 @@ def exploration(settings: ReplaySettings, frames: int) -> float:
     return _between(settings.epsilon_start, settings.epsilon_end, past)
 
 
+def exploration_of_server(settings: GorilaSettings, updates: int) -> float:
+    """Return Gorila's epsilon after `updates` of its server: linear from start to end."""
+    past = updates / settings.epsilon_anneal_updates
+    return _between(settings.epsilon_start, settings.epsilon_end, past)
+
+
 def importance_exponent(settings: ReplaySettings, frames: int) -> float:
     """Return beta after `frames`: linear up to 1 (Schaul et al. 2016, section 3.4)."""
     share = frames / settings.importance_anneal_frames

@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -> int:
     """Train in `options.out` while nobody else does; return the exit status of `main`."""
-    with checkpoint.exclusive(options.out / "resume"):
+    with checkpoint.exclusive(options.out):
         check_folder(spec, options.out)
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
 
@@ -132,6 +132,7 @@ def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -
                 run.build()
             except ValueError as error:  # settings or saved episodes that do not fit the game
                 raise checkpoint.ResumeError(str(error)) from error
+            print(run.attempt_text(), flush=True)
             status = run.train()
             if status != "stopped":
                 run.write_record(status)

@@ -18,13 +18,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from agents import atari, machine, methods, provenance
+from agents import atari, machine, methods
 from agents.actor_critic import RolloutWorker
 from agents.atari import FRAMES_PER_STEP
 from agents.config import MethodSettings, load_method
 from agents.experience_replay import ExperienceReplay
 from agents.lanes import TrainingLanes
 from agents.optim import rmsprop_step
+from agents.usage import usage
 
 METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 PARTS = ("emulator", "inference", "learning", "plain_learning")
@@ -36,11 +37,11 @@ def rate(step: Callable[[], int], seconds: float, warmup_seconds: float) -> dict
     begin = time.perf_counter()
     while time.perf_counter() - begin < warmup_seconds:
         step()
-    frames, begin, core_begin = 0, time.perf_counter(), provenance.usage()[0]
+    frames, begin, core_begin = 0, time.perf_counter(), usage()[0]
     while time.perf_counter() - begin < seconds:
         frames += step()
     elapsed = time.perf_counter() - begin
-    core = provenance.usage()[0] - core_begin
+    core = usage()[0] - core_begin
     return {"frames_per_second": frames / elapsed, "frames": frames, "core_seconds": core}
 
 
@@ -226,7 +227,7 @@ def main() -> None:
         found = alone(options.name, settings, options.game, options.threads, *window)
     else:
         found = train(settings, options.game, options.threads, *window)
-    memory = provenance.usage()[1] + found.pop("workers_memory_bytes", 0)
+    memory = usage()[1] + found.pop("workers_memory_bytes", 0)
     print(json.dumps({**found, "peak_memory_bytes": memory}))
 
 

@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
 LAYERS = [
-    ("files", "seeding", "config", "machine", "shapes", "shares"),
+    ("files", "seeding", "config", "machine", "shapes", "shares", "usage"),
     ("layers", "ray_cluster", "stacks", "processes"),
     ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
     ("lanes", "replay", "parameter_server"),
-    ("actor_critic", "q_learning"),
+    ("actor_critic", "q_learning", "training"),
     ("gorila_workers",),
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),

@@ -100,6 +100,31 @@ def test_only_noop_episodes_start_with_no_ops(protocol: str) -> None:
     assert alike == (protocol == "sticky")
 
 
+@pytest.mark.parametrize(("noop_max_frames", "starts"), [(30, range(30)), (1, [0]), (0, [0])])
+def test_no_ops_at_the_start(noop_max_frames: int, starts: list[int]) -> None:
+    """Of 300 episodes each number of no-ops has some; the bound itself is not drawn."""
+    env = AtariLanes("pong", 4, Protocol("test", noop_max_frames=noop_max_frames))
+    found = set()
+    for seed in range(75):
+        seeds = [4 * seed + lane for lane in range(4)]
+        _, info = env._env.reset(seed=np.array(seeds))
+        found |= set(info["episode_frame_number"].tolist())
+    assert found == set(starts)
+
+
+def test_the_last_observation_lacks_the_last_frame() -> None:
+    """Beside an episode that goes on: the cap's frame is played and not drawn."""
+    short, long = (start("pong", max_episode_frames=frames) for frames in (400, 800))
+    actions = np.random.default_rng(0).integers(0, 6, (100, 1))
+    for action in actions:
+        cut, whole = short.step(action), long.step(action)
+    assert cut.truncated
+    assert not whole.truncated
+    assert cut.reward == whole.reward
+    assert np.array_equal(cut.observation[0, :-1], whole.observation[0, :-1])
+    assert not np.array_equal(cut.observation[0, -1], whole.observation[0, -1])
+
+
 def test_a_lost_life_is_not_the_end() -> None:
     """Breakout has five lives: four are lost before the one that ends the game."""
     env = start("breakout")

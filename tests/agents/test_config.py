@@ -121,6 +121,15 @@ def test_reinforce_plays_whole_episodes() -> None:
         config.load_method(METHODS / "reinforce.yaml", {"life_loss_is_terminal": True})
 
 
+def test_reinforce_says_what_becomes_of_gamma_to_the_t() -> None:
+    """`reward_to_go` has the factor in it: a file that says it is ignored would be wrong."""
+    path = METHODS / "reinforce.yaml"
+    with pytest.raises(ValueError, match=r"gamma_t_factor: 'ignored' .* allowed: kept"):
+        config.load_method(path, {"return_estimate": "reward_to_go"})
+    both = {"return_estimate": "reward_to_go", "gamma_t_factor": "kept"}
+    assert config.load_method(path, both).return_estimate == "reward_to_go"
+
+
 def test_reinforce_has_no_lstm() -> None:
     with pytest.raises(ValueError, match=r"lstm_cells: 256 is not in \[0, 0\]"):
         config.load_method(METHODS / "reinforce.yaml", {"lstm_cells": 256})

@@ -114,11 +114,23 @@ def test_what_is_not_finite_is_named() -> None:
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "0a1b" / f".checkpoint.pt.4711{files.PART}"
-    left.parent.mkdir()
-    left.write_bytes(b"half")
-    whole = left.with_name("checkpoint.pt")
-    whole.write_bytes(b"whole")
+    whole = [
+        tmp_path / name
+        for name in ("resume/0a1b/checkpoint.pt", "progress.json", "policies/2000.pt")
+    ]
+    left = [path.with_name(f".{path.name}.4711{files.PART}") for path in whole]
+    for path in (*whole, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"content")
     with checkpoint.exclusive(tmp_path):
-        assert not left.exists()
-        assert whole.read_bytes() == b"whole"
+        assert [path for path in left if path.exists()] == []
+        assert [path.read_bytes() for path in whole] == [b"content"] * 3
+
+
+def test_what_the_machine_refuses_is_not_called_a_damaged_checkpoint(tmp_path: Path) -> None:
+    """The natural answer to a damaged one is to delete it."""
+    with pytest.raises(IsADirectoryError):
+        checkpoint.load(tmp_path)
+    (tmp_path / "half").write_bytes(b"half")
+    with pytest.raises(checkpoint.ResumeError, match="half: not a readable checkpoint"):
+        checkpoint.load(tmp_path / "half")

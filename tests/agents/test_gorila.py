@@ -13,7 +13,15 @@ import pytest
 import torch
 import yaml
 
-from agents import gorila, gorila_workers, methods, networks, parameter_server, value_targets
+from agents import (
+    gorila,
+    gorila_workers,
+    methods,
+    networks,
+    parameter_server,
+    schedules,
+    value_targets,
+)
 from agents.lanes import TrainingLanes
 from agents.optim import FlatParameters
 from agents.parameter_server import ParameterShard
@@ -119,7 +127,7 @@ def test_a_memory_has_what_the_lanes_showed() -> None:
     for rollout in rollouts:
         assert learner.add(0, rollout) == 20
     lanes = TrainingLanes(Doors(4), 0)
-    memory = learner._memory(chosen)
+    memory = learner._memory()
     memory.begin(np.ones(4, bool), lanes.start())
     for actions in np.concatenate([rollout.actions for rollout in rollouts]):
         step, observation = lanes.step(actions)
@@ -280,7 +288,7 @@ def test_epsilon_falls_with_the_servers_updates() -> None:
     """From 1 to 0.1 in a million: 0.55 half-way."""
     chosen = settings("gorila")
     found = [
-        gorila_workers.epsilon_after(chosen, updates) for updates in (0, 500_000, 10**6, 10**7)
+        schedules.exploration_of_server(chosen, updates) for updates in (0, 500_000, 10**6, 10**7)
     ]
     assert found == pytest.approx([1.0, 0.55, 0.1, 0.1])
 

@@ -46,6 +46,8 @@ def test_cpu_and_cuda_agree_on_a_rollout(method: str) -> None:
     [
         ("a2c", {"lanes": 4}),
         ("a2c", {"lanes": 4, "precision": "bfloat16"}),
+        ("a2c", {"lanes": 4, "lstm_cells": 8}),
+        ("a2c", {"lanes": 4, "lstm_cells": 8, "precision": "bfloat16"}),
         ("actor_critic", {"lanes": 4}),
         ("reinforce", {"lanes": 2, "episodes_per_update": 2}),
         ("dqn", {"replay_capacity_steps": 400, "learning_starts_frames": 160}),

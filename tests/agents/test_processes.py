@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,18 @@ def test_a_gpu_computes_float32_in_float32() -> None:
     torch.backends.cudnn.allow_tf32 = True
     machine.prepare()
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_python_may_warn_of_threads_at_the_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does from 3.12 on; a warning is an error here."""
+    fork = os.fork
+
+    def fork_of_312() -> int:
+        text = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", fork_of_312)
+    child = processes.Child("child", lambda parent: parent.send("here"))
+    assert child.receive() == "here"
+    child.kill()

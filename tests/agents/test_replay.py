@@ -19,10 +19,9 @@ STACK, SHAPE = 3, (3, 2, 2)
 
 
 def memory(path: Path, lanes: int = 2, capacity: int = 60, **overrides) -> ReplayMemory:
-    values = {"replay_capacity_steps": capacity, **overrides}
     method = "prioritized" if "prioritisation" in overrides else "dqn"
-    settings = config.load_method(METHODS / f"{method}.yaml", values)
-    return ReplayMemory(path / "frames.bin", lanes, SHAPE, settings)
+    settings = config.load_method(METHODS / f"{method}.yaml", overrides)
+    return ReplayMemory(path / "frames.bin", lanes, SHAPE, settings, capacity)
 
 
 def uniform(seed: int):
@@ -271,6 +270,20 @@ def test_a_file_system_that_cannot_allocate_gets_zeros_written(
     memory(tmp_path)
     with pytest.raises(OSError, match=r"No space left on device, for .* bytes: .*frames"):
         memory(tmp_path / "full", capacity=10**8)
+
+
+def test_where_python_cannot_allocate_the_file_has_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS; what is in the file already stays."""
+    found = memory(tmp_path / "here")
+    monkeypatch.delattr(os, "posix_fallocate")
+    other = memory(tmp_path / "there")
+    other._frames[:] = 7
+    other._frames.flush()
+    sizes = {path.stat().st_size for path in tmp_path.glob("*/frames.bin")}
+    assert sizes == {found._frames.size}
+    assert (memory(tmp_path / "there")._frames == 7).all()
 
 
 def test_an_empty_memory_says_so(tmp_path: Path) -> None:

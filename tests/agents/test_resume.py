@@ -86,6 +86,24 @@ def test_restored_training_goes_on_exactly(
     assert not torch.equal(saved["weights"], second.state()["weights"])  # something was learnt
 
 
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_a_state_of_before_the_first_advance_goes_on_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+) -> None:
+    use_tiny_trunk(monkeypatch)
+    chosen = settings(method, **METHOD_SETTINGS[method])
+    first, second = (
+        methods.build(chosen, Doors, 4, 10_000, folder=tmp_path / name) for name in ("a", "b")
+    )
+    second.restore(first.state())
+    episodes = [
+        [episode for _ in range(12) for episode in training.advance(10_000)]
+        for training in (first, second)
+    ]
+    assert episodes[0] == episodes[1] != []
+    assert same(first.state(), second.state())
+
+
 def generators(training: object) -> list[bytes]:
     """Return the states of all random streams of a training and of its workers."""
     owners = [training, *vars(training).get("_workers", [])]

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from agents import atari, checkpoint, methods, provenance, train
+from agents import run as run_module
 from agents.run import LOG_HEADER, RECENT_EPISODES, Run
+from agents.usage import usage
 from tests.agents.worlds import METHODS
 
 
@@ -168,7 +170,7 @@ def test_costs_are_those_of_all_attempts_and_workers(tmp_path: Path) -> None:
     )()
     earlier = {"seconds": 1000.0, "core_seconds": 500.0, "peak_memory_bytes": 5, "attempts": 2}
     run.earlier = earlier
-    memory = provenance.usage()[1]
+    memory = usage()[1]
     costs = run.costs()
     assert 1000 < costs["seconds"] < 1060
     assert 507 <= costs["core_seconds"] < 507 + 60
@@ -176,6 +178,17 @@ def test_costs_are_those_of_all_attempts_and_workers(tmp_path: Path) -> None:
     assert costs["attempts"] == 3
     run.earlier = earlier | {"peak_memory_bytes": 10**15}
     assert run.costs()["peak_memory_bytes"] == 10**15
+
+
+def test_seconds_and_core_seconds_are_of_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is built, and played again after a resume, is in neither."""
+    used = iter([10.0, 15.0, 16.5])  # when made, when built, when asked
+    monkeypatch.setattr(run_module, "usage", lambda: (next(used), 1))
+    run = Run(train.build_spec(train.parse_arguments(arguments(tmp_path))), tmp_path, "cpu", 1, 9)
+    run.build()
+    assert run.costs()["core_seconds"] == 1.5
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -262,7 +275,7 @@ def test_a_run_stopped_between_milestones_keeps_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the advance that passes 1600, before its policy was kept."""
-    advance = methods.TOPOLOGIES["lockstep"].advance
+    advance = methods.TRAININGS["lockstep"].advance
 
     def advance_and_stop(training, until_frames: int):
         finished = advance(training, until_frames)
@@ -270,7 +283,7 @@ def test_a_run_stopped_between_milestones_keeps_both(
             os.kill(os.getpid(), signal.SIGTERM)
         return finished
 
-    monkeypatch.setattr(methods.TOPOLOGIES["lockstep"], "advance", advance_and_stop)
+    monkeypatch.setattr(methods.TRAININGS["lockstep"], "advance", advance_and_stop)
     assert train.main(arguments(tmp_path)) == 3
     assert not (tmp_path / "policies").exists()
     assert train.main(arguments(tmp_path)) == 0
@@ -283,7 +296,7 @@ def test_other_settings_do_not_write_beside_a_training(
 ) -> None:
     """One folder, one training, whatever its settings."""
     other = '{"network":"mnih2013","lanes":4}'
-    with checkpoint.exclusive(tmp_path / "resume"):
+    with checkpoint.exclusive(tmp_path):
         assert train.main(arguments(tmp_path, set=other)) == 1
     assert "another process is training this run" in capsys.readouterr().err
     assert not (tmp_path / "run.json").exists()

@@ -1,0 +1,66 @@
+"""What `run` needs of a topology, whichever it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from agents.lanes import FinishedEpisode
+
+
+class Training:
+    """One training that can advance, be saved and go on. Topologies derive from it.
+
+    What is defined here is right for one that trains in this process alone and keeps all of its
+    state in memory.
+
+    Attributes:
+        frames: emulator frames trained on.
+    """
+
+    frames: int
+
+    def advance(self, until_frames: int) -> list[FinishedEpisode]:
+        """Play and learn for a while, at most to the first update that reaches `until_frames`.
+
+        Returns the episodes that ended.
+        """
+        raise NotImplementedError
+
+    def policy(self) -> dict[str, Tensor]:
+        """Return the network's weights, float32, by name."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on.
+
+        Workers may finish what they have begun: `take_finished` has the episodes that ended so.
+        """
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        raise NotImplementedError
+
+    def take_finished(self) -> list[FinishedEpisode]:
+        """Return the episodes that ended outside `advance`."""
+        return []
+
+    def state_is_due(self) -> bool:
+        """Whether `state` must be saved before the next `advance`.
+
+        A saved state may refer to files that are written on.
+        """
+        return False
+
+    def close(self) -> None:
+        """Stop the processes beside this one."""
+
+    def core_seconds_of_workers(self) -> float:
+        """CPU seconds spent in other processes, up to the last state."""
+        return 0.0
+
+    def peak_memory_of_workers(self) -> int:
+        """Sum of the other processes' peak resident bytes (shared pages are counted in each)."""
+        return 0
