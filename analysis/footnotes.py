@@ -12,7 +12,7 @@ from analysis.scores import UNTRAINED, Study
 from analysis.uncertainty import interval_note, noise_notes, seed_notes
 
 PROTOCOLS = {
-    "noop": "no-op starts (up to 30 no-ops), the game's own actions, no sticky actions",
+    "noop": "no-op starts (0 to 29 no-op frames), the game's own actions, no sticky actions",
     "sticky": "sticky actions (the last action repeated with probability 0.25), all 18 actions, "
     "no no-op starts",
 }

@@ -115,6 +115,19 @@ class ResultsError(ValueError):
     """Result files that cannot be used; the message says which and why."""
 
 
+# Published rows under no-op starts, the protocol that a reader without the human starts can use,
+# where a study does not name its own.
+NOOP_SYSTEMS = (
+    "dqn",
+    "gorila",
+    "double_dqn",
+    "dueling",
+    "prioritized_rank",
+    "a3c_fortunato",
+    "a2c_schulman",
+)
+
+
 @dataclass(frozen=True)
 class Study:
     """One study as configured: the content of study.json."""
@@ -138,6 +151,7 @@ class Study:
     incomplete: str
     method_files: dict[str, dict[str, Any]]
     notes: list[str]
+    published: list[str]
 
     @property
     def these_games(self) -> str:
@@ -237,6 +251,7 @@ def load_study(results: Path) -> Study:
             incomplete=raw["incomplete"],
             method_files=raw.get("method_files") or {},
             notes=list(raw.get("notes") or []),
+            published=list(raw.get("published", NOOP_SYSTEMS)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path}: missing or wrong key {error}") from None

@@ -28,16 +28,6 @@ from analysis.scores import (
     run_scores,
 )
 
-# Published rows under no-op starts, the protocol that a reader without the human starts can use.
-NOOP_SYSTEMS = (
-    "dqn",
-    "gorila",
-    "double_dqn",
-    "dueling",
-    "prioritized_rank",
-    "a3c_fortunato",
-    "a2c_schulman",
-)
 # Wang et al. 2016 and Fortunato et al. 2018 print their means under it (analysis/reference/README).
 NOOP_RULE = "mnih2016"
 COLUMNS = [
@@ -114,7 +104,7 @@ def table1(
         for row in load_rows().itertuples()
     ]
     if study.references == "noop_starts":
-        for system in NOOP_SYSTEMS:
+        for system in study.published:
             row = _published(published, study, "", "noop_starts", system, study.rule, NOOP_RULE)
             about = published[
                 (published["protocol"] == "noop_starts") & (published["system"] == system)

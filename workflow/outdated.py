@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,30 @@ def outdated_evaluations(study: Mapping[str, Any], results: Path) -> Runs:
                 if lines:
                     found.setdefault((method, game, seed), []).extend(lines)
     return found
+
+
+def unnamed_runs(study: Mapping[str, Any], results: Path) -> list[str]:
+    """Return the runs in `results` that the study does not name, as METHOD/GAME/SEED."""
+    named = {
+        "/".join(map(str, run))
+        for run in itertools.product(study["methods"], study["games"], study["seeds"])
+    }
+    runs = {str(path.parent.relative_to(results / "runs")) for path in _records(results)}
+    return sorted(runs - named)
+
+
+def _records(results: Path) -> Iterable[Path]:
+    return (results / "runs").glob("*/*/*/run.json")
+
+
+def unnamed_text(results: Path, runs: Sequence[str], shown: int = 5) -> str:
+    """Return what to tell of `unnamed_runs` before anything starts."""
+    names = ", ".join(runs[:shown])
+    more = f" and {len(runs) - shown} more" if len(runs) > shown else ""
+    return (
+        f"{results} has runs that this study does not name: {names}{more}. They stay, and its "
+        "tables are made anew without them; another study is better given another name."
+    )
 
 
 def outdated_text(results: Path, *outdated: Runs, shown: int = 10) -> str:

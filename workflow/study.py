@@ -58,10 +58,19 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
             *_wrong_settings(study, root),
             *_changed_since(study, recorded, root),
             *_missing_references(study, root),
+            *_unknown_published(study, root),
         ]
     if errors:
         raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
     return study | {"milestones_frames": _milestones(study)}
+
+
+def cleared(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `raw` without the mappings that `given`, of --config, has as `{}`.
+
+    Snakemake merges mappings, so that an empty one would change nothing.
+    """
+    return {key: value for key, value in raw.items() if given.get(key) != {}}
 
 
 def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -136,7 +145,7 @@ def _from_command_line(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_from_command_line(v, schema.get("items", {})) for v in value]
     if isinstance(value, str) and kind in ("integer", "number", None):
-        return _number_or_text(value)
+        value = _number_or_text(value)  # 1e6 is text to YAML, and a float then
     if isinstance(value, float) and kind == "integer" and value.is_integer():
         return int(value)
     return value
@@ -261,6 +270,22 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     for method in study["selection"]:
         if method not in selectable:
             yield f"selection.{method}: unknown{_allowed(method, selectable)}"
+
+
+def _unknown_published(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    """Published rows that are not there, or under another protocol than the study's."""
+    file = "analysis/reference/systems.csv"
+    rows = csv.DictReader((root / file).read_text().splitlines())
+    known = [
+        row["system"]
+        for row in rows
+        if row["protocol"] == "noop_starts" and row["system"] not in ("random", "human")
+    ]
+    for i, system in enumerate(study.get("published", [])):
+        if study["normalisation"]["references"] != "noop_starts":
+            yield f"published[{i}] = {system}: only with normalisation.references noop_starts"
+        elif system not in known:
+            yield f"published[{i}] = {system}: unknown{_allowed(system, known)} ({file})"
 
 
 def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:

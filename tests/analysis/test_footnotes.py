@@ -94,7 +94,7 @@ def test_an_interval_of_few_seeds_says_how_narrow_it_is(
 def test_notes_of_a_complete_study(analysed: Path):
     notes = (analysed / "tables/table1.md").read_text()
     for words in (
-        "no-op starts (up to 30 no-ops)",
+        "no-op starts (0 to 29 no-op frames)",
         "4 evaluation episodes per run and milestone, actions sampled from the policy",
         "no-op-starts references, rule `plain`: 100 (score - random) / (human - random)",
         "per game; of 320M are 400k 0.12 %, 1M 0.31 %. These are small budgets",

@@ -55,6 +55,16 @@ def test_published_noop_rows(analysed: Path):
     assert "Video Pinball alone counts 12,793 % for DQN" in notes
 
 
+def test_a_study_may_name_the_published_rows(tmp_path: Path):
+    results = synthetic.write_study(tmp_path / "study", published=["rainbow", "dqn"])
+    table, markdown = tabulated(results)
+    rows = table.loc[table["kind"] == "published_noop_starts", "row"]
+    assert list(rows) == ["Rainbow (Hessel 2018)", "DQN (Wang 2016)"]
+    assert "| Rainbow (Hessel 2018) |" in markdown
+    results = synthetic.write_study(tmp_path / "none", published=[])
+    assert "published_noop_starts" not in set(tabulated(results)[0]["kind"])
+
+
 def test_a_published_row_without_a_game_is_incomplete(tmp_path: Path):
     """DQN and Gorila have no human-starts score in Phoenix, A3C has."""
     results = synthetic.write_study(tmp_path / "study", games=["pong", "phoenix"])

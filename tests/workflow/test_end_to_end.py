@@ -268,11 +268,21 @@ def test_interrupted_training_goes_on(tmp_path: Path) -> None:
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(timeout=60) != 0
     assert not (run / "run.json").exists()
+    assert "go on from their last checkpoint with the same" in (tmp_path / "first.log").read_text()
 
     second = project.snakemake(*command)
     assert second.returncode == 0, second.stdout
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["frames"], record["attempts"]) == ("finished", 40000, 2)
+    log = (tmp_path / "results/smoke/logs/train/a2c/pong/0.log").read_text().splitlines()
+    assert [line.split(": ")[1].split(" at ")[0] for line in log if "attempt" in line] == [
+        "attempt 1",
+        "attempt 2",
+    ]
+    assert [line for line in log if line.startswith("a2c pong seed 0: ")] == [
+        "a2c pong seed 0: stopped",
+        "a2c pong seed 0: finished",
+    ]
 
 
 def test_figures_named_in_the_rule_are_those_of_the_code() -> None:

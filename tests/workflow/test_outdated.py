@@ -12,7 +12,13 @@ import pytest
 from agents import trace
 from agents.config import load_method
 from tests.workflow.test_study import ROOT, changed
-from workflow.outdated import outdated_evaluations, outdated_runs, outdated_text
+from workflow.outdated import (
+    outdated_evaluations,
+    outdated_runs,
+    outdated_text,
+    unnamed_runs,
+    unnamed_text,
+)
 from workflow.study import load, settings
 
 
@@ -51,6 +57,19 @@ def test_runs_that_are_not_as_the_study_says(
     assert found == expected
     if lines:
         assert f"  a2c/pong/0: {'; '.join(lines)}\n" in outdated_text(tmp_path, found)
+
+
+def test_runs_that_the_study_does_not_name(tmp_path: Path) -> None:
+    study = load(changed(seeds=[1]), ROOT)
+    assert unnamed_runs(study, tmp_path) == []
+    for seed in range(8):
+        write_run(tmp_path, study, seed)
+    found = unnamed_runs(study, tmp_path)
+    assert found == [f"a2c/pong/{seed}" for seed in (0, 2, 3, 4, 5, 6, 7)]
+    assert "name: a2c/pong/0, a2c/pong/2, a2c/pong/3, a2c/pong/4, a2c/pong/5 and 2 more." in (
+        unnamed_text(tmp_path, found)
+    )
+    assert "a2c/pong/0. They stay" in unnamed_text(tmp_path, found[:1])
 
 
 @pytest.mark.parametrize(

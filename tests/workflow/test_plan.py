@@ -87,6 +87,20 @@ def test_default_study_does_not_leak_into_another(fresh: Project) -> None:
     assert all(json.loads(option(command, "--set")) == {} for command in commands)
 
 
+def test_overrides_of_a_study_can_be_cleared(fresh: Project) -> None:
+    """Snakemake would merge `{}` into them and change nothing."""
+    config = ("methods=[a2c]", "games=[krull]", "seeds=[0]", "milestones_frames=[1e4]")
+    for more, settings in (
+        ((), {"network": "mnih2013", "lanes": 8}),
+        (("overrides={a2c: {gamma: 0.9}}",), {"network": "mnih2013", "lanes": 8, "gamma": 0.9}),
+        (("overrides={}",), {}),
+    ):
+        _, printed = fresh.plan("train", "--config", *config, *more)
+        (command,) = trainings(printed)
+        assert json.loads(option(command, "--set")) == settings
+        assert option(command, "--milestones-frames") == "10000"
+
+
 @pytest.mark.parametrize(
     ("methods", "figures"), [("[a2c,dqn]", 7), ("[random,a2c]", 7), ("[a2c]", 6), ("[random]", 3)]
 )
@@ -141,10 +155,13 @@ def test_a_restored_run_is_trained_again_only_with_other_values(tmp_path: Path) 
         jobs, printed = project.plan("train", *one)
         assert jobs.get("train_run", 0) == trains, printed
         assert ("a2c/pong/0: gamma 0.99, now 0.98" in printed) == bool(trains)
+        assert "runs that this study does not name" not in printed
     os.utime(method, (after - 20, after - 20))
     jobs, printed = project.plan("train", *one)
     assert "train_run" not in jobs
     assert "delete the folder of each run, or evaluation, that is not in its plan" in printed
+    _, printed = project.plan("train", *one, "games=[breakout]")
+    assert "results/smoke has runs that this study does not name: a2c/pong/0. They" in printed
 
 
 def test_published_table_needs_no_training(fresh: Project) -> None:

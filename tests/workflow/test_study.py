@@ -104,6 +104,13 @@ def changed(**keys: Any) -> dict[str, Any]:
         ({"selection": {"a2d": "best"}}, ["selection.a2d: unknown (did you mean a2c?)", "all, "]),
         ({"selection": {"random": "best"}}, ["selection.random: unknown; allowed: all, a2c"]),
         ({"overrides": {"a2c": 3}}, ["overrides.a2c = 3: must be of type object"]),
+        ({"milestones_frames": ["1.5e0"]}, ["milestones_frames[0] = 1.5: must be of type integer"]),
+        ({"published": ["rainbo"]}, ["published[0] = rainbo: unknown (did you mean rainbow?)"]),
+        ({"published": ["human"]}, ["published[0] = human: unknown", "allowed: dqn, "]),
+        (
+            {"published": ["c51"], "normalisation": {"references": "human_starts"}},
+            ["published[0] = c51: only with normalisation.references noop_starts"],
+        ),
     ],
 )
 def test_wrong_configuration_is_named(keys: dict[str, Any], messages: list[str]) -> None:
@@ -158,14 +165,16 @@ def test_command_line_text_becomes_numbers() -> None:
     study = load(
         changed(
             seeds=["0", "12"],
-            milestones_frames=["4000"],
+            milestones_frames=["4000", "1e6"],
+            budget_frames=2e6,
             overrides={"a2c": {"lanes": "8", "gamma": "0.9", "network": "nature"}},
             statistics={"level": "0.9"},
         ),
         ROOT,
     )
     assert study["seeds"] == [0, 12]
-    assert study["milestones_frames"] == [4000]
+    frames = study["milestones_frames"]
+    assert (frames, {*map(type, frames)}) == ([4000, 1_000_000, 2_000_000], {int})
     assert study["overrides"]["a2c"] == {"lanes": 8, "gamma": 0.9, "network": "nature"}
     assert study["statistics"]["level"] == 0.9
 

@@ -4,11 +4,18 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from workflow.outdated import outdated_evaluations, outdated_runs, outdated_text
+from workflow.outdated import (
+    outdated_evaluations,
+    outdated_runs,
+    outdated_text,
+    unnamed_runs,
+    unnamed_text,
+)
 from workflow.resources import device, memory_mb, processes
 from workflow.study import (
     StudyError,
     changed_settings,
+    cleared,
     load,
     sources,
     trained_with,
@@ -21,7 +28,7 @@ os.environ.update(
 )
 
 try:
-    STUDY = load(config, CODE)
+    STUDY = load(cleared(config, workflow.config_settings.overwrite_config), CODE)
 except StudyError as error:
     raise WorkflowError(str(error))
 
@@ -54,6 +61,15 @@ OUTDATED = outdated_runs(STUDY, Path(RESULTS), CODE)
 OUTDATED_EVALUATIONS = outdated_evaluations(STUDY, Path(RESULTS))
 if OUTDATED or OUTDATED_EVALUATIONS:
     logger.warning(outdated_text(Path(RESULTS), OUTDATED, OUTDATED_EVALUATIONS))
+if UNNAMED := unnamed_runs(STUDY, Path(RESULTS)):
+    logger.warning(unnamed_text(Path(RESULTS), UNNAMED))
+
+
+onerror:
+    print(
+        f"Trainings that were stopped or failed go on from their last checkpoint with the same command. Output: {LOGS};"
+        f" progress: python -m analysis.status {RESULTS}"
+    )
 
 
 def method_file(wildcards):
