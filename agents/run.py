@@ -142,7 +142,7 @@ class Run:
         self.dirty = saved.get("dirty") or self.dirty
 
     def attempt_text(self) -> str:
-        """Return one line on this attempt, for a log that has all of them."""
+        """Return one line on this attempt, for the log that has all of them."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         spec = self.spec
         return (

@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from agents import atari, checkpoint, machine
@@ -121,6 +122,7 @@ def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -
     with checkpoint.exclusive(options.out):
         check_folder(spec, options.out)
         run = Run(spec, options.out, device, options.threads, options.checkpoint_seconds)
+        attempts = options.out / "resume" / "attempts.log"
 
         def stop(*_: object) -> None:
             run.stopping = True
@@ -132,16 +134,26 @@ def train_exclusively(options: argparse.Namespace, spec: RunSpec, device: str) -
                 run.build()
             except ValueError as error:  # settings or saved episodes that do not fit the game
                 raise checkpoint.ResumeError(str(error)) from error
-            print(run.attempt_text(), flush=True)
+            append(attempts, f"{run.attempt_text()}\n")
             status = run.train()
             if status != "stopped":
                 run.write_record(status)
             run.write_progress(status)
+            append(attempts, f"{status} at {run.training.frames} frames\n")
+        except BaseException:
+            append(attempts, traceback.format_exc())
+            raise
         finally:
             if run.training is not None:
                 run.training.close()
     print(f"{spec.settings.method} {spec.game} seed {spec.seed}: {status}")
     return 3 if status == "stopped" else 0
+
+
+def append(path: Path, text: str) -> None:
+    """Add `text` to the log that outlives an attempt."""
+    with path.open("a") as file:
+        file.write(text)
 
 
 if __name__ == "__main__":

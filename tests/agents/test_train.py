@@ -180,6 +180,23 @@ def test_costs_are_those_of_all_attempts_and_workers(tmp_path: Path) -> None:
     assert run.costs()["peak_memory_bytes"] == 10**15
 
 
+def test_the_log_of_attempts_has_what_ended_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the lights went out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(methods.TRAININGS["lockstep"], "advance", fail)
+        with pytest.raises(RuntimeError, match="lights"):
+            train.main(arguments(tmp_path))
+    assert train.main(arguments(tmp_path)) == 0
+    log = (tmp_path / "resume/attempts.log").read_text()
+    first, second = log.index(": attempt 1 at 0 of "), log.rindex(": attempt 1 at 0 of ")
+    assert first < log.index("RuntimeError: the lights went out") < second
+    assert log.endswith("finished at 3200 frames\n")
+
+
 def test_seconds_and_core_seconds_are_of_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,15 +274,11 @@ def test_interrupted_training_goes_on(tmp_path: Path) -> None:
     assert second.returncode == 0, second.stdout
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["frames"], record["attempts"]) == ("finished", 40000, 2)
-    log = (tmp_path / "results/smoke/logs/train/a2c/pong/0.log").read_text().splitlines()
-    assert [line.split(": ")[1].split(" at ")[0] for line in log if "attempt" in line] == [
-        "attempt 1",
-        "attempt 2",
-    ]
-    assert [line for line in log if line.startswith("a2c pong seed 0: ")] == [
-        "a2c pong seed 0: stopped",
-        "a2c pong seed 0: finished",
-    ]
+    begun, stopped, again, finished = (run / "resume/attempts.log").read_text().splitlines()
+    assert "a2c pong seed 0: attempt 1 at 0 of 40000 frames, cpu, host " in begun
+    assert stopped.startswith("stopped at ")
+    assert f"attempt 2 at {stopped.split()[2]} of 40000" in again
+    assert finished == "finished at 40000 frames"
 
 
 def test_figures_named_in_the_rule_are_those_of_the_code() -> None:

@@ -1,6 +1,6 @@
 # One training run = one method, one game, one seed. The resume state lies in the run's folder and is
-# not declared: Snakemake deletes declared outputs of a failed job. The log is outside for the same reason,
-# and has all attempts, one below the other.
+# not declared: Snakemake deletes declared outputs of a failed job. The log is outside for the same reason;
+# Snakemake deletes it before a job too, so that it is the last attempt's. All are in resume/attempts.log.
 
 
 rule train_run:
@@ -37,7 +37,7 @@ rule train_run:
         " --seed {wildcards.seed} --milestones-frames {params.milestones}"
         " --protocol {params.protocol} --device {resources.device}"
         " --threads {threads} --checkpoint-seconds {resources.checkpoint_seconds}"
-        " --set {params.settings:q} --out {params.out} >> {log} 2>&1"
+        " --set {params.settings:q} --out {params.out} > {log} 2>&1"
 
 
 rule train:
