@@ -240,7 +240,7 @@ def _check(where: str, spec: dataclasses.Field, kind: type, value: Any) -> Any:
     return value
 
 
-def build_settings(values: dict[str, Any], where: str) -> MethodSettings:
+def build_settings(values: dict[str, Any], where: str) -> MethodSettings | RandomSettings:
     """Check `values` and freeze them; `ValueError` names key, value and what is allowed."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected a mapping of settings, got {values!r}")
@@ -265,7 +265,9 @@ def build_settings(values: dict[str, Any], where: str) -> MethodSettings:
         raise ValueError(f"{where}: {error}") from None
 
 
-def load_method(path: Path, overrides: dict[str, Any] | None = None) -> MethodSettings:
+def load_method(
+    path: Path, overrides: dict[str, Any] | None = None
+) -> MethodSettings | RandomSettings:
     """Read a method file and apply `overrides` (a study's deviations from it)."""
     try:
         values = yaml.safe_load(path.read_text())

@@ -150,7 +150,7 @@ class Gorila(Training):
         self._deaths = 0  # since frames were reported last
         self._own_ray = False
 
-    # --- interface of methods.Training
+    # --- interface of Training
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
         """Let the processes work for about a second, or until the frames are reached."""
@@ -171,10 +171,6 @@ class Gorila(Training):
         shards = self._standstill()["shards"]
         weights = np.concatenate([shard["weights"] for shard in shards])
         return self._layout.state_dict(torch.from_numpy(weights))
-
-    def state_is_due(self) -> bool:
-        """A state refers to no files."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Return server, lanes, target networks and counts, taken while nobody works."""
