@@ -14,7 +14,7 @@ import torch
 from agents import layers
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("ale-py", "gymnasium", "numpy", "torch")
+PACKAGES = ("ale-py", "gymnasium", "numpy")
 
 
 def _git(*arguments: str) -> str:
@@ -40,8 +40,10 @@ def commit() -> tuple[str, bool | None]:
 
 def versions() -> dict[str, str]:
     """Return the versions that a run depends on, by package."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in PACKAGES
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+        "torch": str(torch.__version__),  # with its build, which a wheel's name may lack
     }
 
 
