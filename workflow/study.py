@@ -66,11 +66,11 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def cleared(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `raw` without the mappings that `given`, of --config, has as `{}`.
+    """Return `raw` with the mappings empty that `given`, of --config, has as `{}`.
 
     Snakemake merges mappings, so that an empty one would change nothing.
     """
-    return {key: value for key, value in raw.items() if given.get(key) != {}}
+    return {key: {} if given.get(key) == {} else value for key, value in raw.items()}
 
 
 def settings(study: Mapping[str, Any], method: str) -> dict[str, Any]:

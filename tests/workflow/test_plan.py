@@ -99,6 +99,9 @@ def test_overrides_of_a_study_can_be_cleared(fresh: Project) -> None:
         (command,) = trainings(printed)
         assert json.loads(option(command, "--set")) == settings
         assert option(command, "--milestones-frames") == "10000"
+    atari5 = ("--configfile", "config/studies/atari5.yaml", "--config", *config, "overrides={}")
+    (command,) = trainings(fresh.plan("train", *atari5)[1])
+    assert json.loads(option(command, "--set")) == {}
 
 
 @pytest.mark.parametrize(

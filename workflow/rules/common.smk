@@ -28,7 +28,7 @@ os.environ.update(
 )
 
 try:
-    STUDY = load(cleared(config, workflow.config_settings.overwrite_config), CODE)
+    STUDY = load(cleared(config, workflow.config_settings.config or {}), CODE)
 except StudyError as error:
     raise WorkflowError(str(error))
 
