@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from agents.lanes import FinishedEpisode
 
 
-class Training:
+class Training(ABC):
     """One training that can advance, be saved and go on. Topologies derive from it.
 
     What is defined here is right for one that trains in this process alone and keeps all of its
@@ -21,27 +22,27 @@ class Training:
 
     frames: int
 
+    @abstractmethod
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
         """Play and learn for a while, at most to the first update that reaches `until_frames`.
 
         Returns the episodes that ended.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on.
 
         Workers may finish what they have begun: `take_finished` has the episodes that ended so.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
-        raise NotImplementedError
 
     def take_finished(self) -> list[FinishedEpisode]:
         """Return the episodes that ended outside `advance`."""
@@ -54,7 +55,7 @@ class Training:
         """
         return False
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to do for one process
         """Stop the processes beside this one."""
 
     def core_seconds_of_workers(self) -> float:

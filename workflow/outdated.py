@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,8 @@ def unnamed_runs(study: Mapping[str, Any], results: Path) -> list[str]:
         "/".join(map(str, run))
         for run in itertools.product(study["methods"], study["games"], study["seeds"])
     }
-    runs = {str(path.parent.relative_to(results / "runs")) for path in _records(results)}
-    return sorted(runs - named)
-
-
-def _records(results: Path) -> Iterable[Path]:
-    return (results / "runs").glob("*/*/*/run.json")
+    records = (results / "runs").glob("*/*/*/run.json")
+    return sorted({str(path.parent.relative_to(results / "runs")) for path in records} - named)
 
 
 def unnamed_text(results: Path, runs: Sequence[str], shown: int = 5) -> str:
