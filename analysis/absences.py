@@ -3,7 +3,8 @@
 import pandas as pd
 
 from analysis.render import frames_text
-from analysis.scores import MISSING_REASONS, Study
+from analysis.scores import MISSING_REASONS
+from analysis.study import Study
 
 
 def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> list[str]:

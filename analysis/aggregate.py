@@ -29,15 +29,13 @@ from analysis.io import write_csv
 from analysis.scores import (
     AGGREGATE_COLUMNS,
     MISSING_REASONS,
-    ResultsError,
-    Study,
     command,
     load_episodes,
     load_missing,
-    load_study,
     run_scores,
     score_matrix,
 )
+from analysis.study import ResultsError, Study, load_study
 
 
 def interquartile_mean(matrix: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from math import isfinite, log10
 
 import numpy as np
 
-from analysis.scores import Study
+from analysis.study import Study
 
 # Coefficients: class AtariScoreNormalizer in the plotting code of maitchison/PPO; a least-squares
 # fit to dataset.csv of maitchison/Atari-5 gives the same four digits.

@@ -21,18 +21,8 @@ import pandas as pd
 
 from analysis.io import write_csv
 from analysis.reference import load_games
-from analysis.scores import (
-    ENDED,
-    EPISODE_COLUMNS,
-    MISSING_COLUMNS,
-    RUN_COLUMNS,
-    UNTRAINED,
-    ResultsError,
-    Study,
-    command,
-    load_study,
-    read_json,
-)
+from analysis.scores import ENDED, EPISODE_COLUMNS, MISSING_COLUMNS, RUN_COLUMNS, command
+from analysis.study import UNTRAINED, ResultsError, Study, load_study, read_json
 
 STATUSES = ("finished", "diverged")
 RUN_TYPES = {

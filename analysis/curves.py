@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.normalise import normalise
 from analysis.reference import references
-from analysis.scores import UNTRAINED, ResultsError, Study
+from analysis.study import UNTRAINED, ResultsError, Study
 
 AXES = {"frames": "frames", "hours": "seconds"}
 MIN_BINS, MAX_BINS = 5, 40

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.render import frames_text
-from analysis.scores import UNTRAINED, Study
+from analysis.study import UNTRAINED, Study
 
 # What the papers trained for: methods of the table's A3C rows ("1 day"), and the value-based ones;
 # Gorila's gives no number.

@@ -6,7 +6,8 @@ import pandas as pd
 
 from analysis.curves import BAND_REPS
 from analysis.normalise import HUMAN_STARTS_RULE, NORMALISED_WITH
-from analysis.scores import Study, complete_seeds
+from analysis.scores import complete_seeds
+from analysis.study import Study
 from analysis.uncertainty import FEW_SEEDS
 
 UNTIMED = "Whatever else the machines did meanwhile is in it: no measure of speed."

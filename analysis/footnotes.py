@@ -8,7 +8,7 @@ from analysis.deviations import budget_note, exploration_notes, override_notes
 from analysis.normalise import NORMALISED_WITH, RULES, ZERO_RANDOM_GAME
 from analysis.reference import load_scores, normalised
 from analysis.render import frames_text
-from analysis.scores import UNTRAINED, Study
+from analysis.study import UNTRAINED, Study
 from analysis.uncertainty import interval_note, noise_notes, seed_notes
 
 PROTOCOLS = {

@@ -6,7 +6,8 @@ import pandas as pd
 
 from analysis.reference import load_games, load_scores
 from analysis.render import DASH, Grid, Row, frames_text
-from analysis.scores import SELECTIONS, UNTRAINED, Study, run_scores
+from analysis.scores import run_scores
+from analysis.study import SELECTIONS, UNTRAINED, Study
 
 PAPER_SYSTEMS = ("a3c_ff_1_day", "a3c_ff_4_days", "a3c_lstm_4_days")
 # Actor-critic code that others have measured, with the budgets that they had.

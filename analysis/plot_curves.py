@@ -13,7 +13,7 @@ from analysis.curves import Curve, Training, curves
 from analysis.plot_style import add_legend, empty_figure, new_figure, style
 from analysis.reference import load_curves, load_games, references
 from analysis.render import frames_text
-from analysis.scores import Study
+from analysis.study import Study
 
 # Of others' training curves, thinner than ours and without marks, in the order of their list.
 PUBLISHED_LINES = ((0, (4, 1.5)), (0, (1, 1)))

@@ -19,7 +19,8 @@ from analysis.plot_style import (
     style,
 )
 from analysis.reference import load_games, load_scores, normalised
-from analysis.scores import Study, run_scores
+from analysis.scores import run_scores
+from analysis.study import Study
 
 # The published scores of the same method, by protocol: those of A3C-FF also stand for all.
 PUBLISHED = {

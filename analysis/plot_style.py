@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.io import atomic_path
-from analysis.scores import METHODS, Study
+from analysis.study import METHODS, Study
 
 # Colour, marker and line style of each method, the same in every figure. The policy-gradient
 # methods and Double DQN have colours of Okabe and Ito (2008); the rest are of Tol's muted scheme.

@@ -28,15 +28,8 @@ from analysis.plot_style import (
     theme,
 )
 from analysis.render import frames_text
-from analysis.scores import (
-    UNTRAINED,
-    Study,
-    command,
-    load_aggregates,
-    load_episodes,
-    load_runs,
-    load_study,
-)
+from analysis.scores import command, load_aggregates, load_episodes, load_runs
+from analysis.study import UNTRAINED, Study, load_study
 
 
 def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:

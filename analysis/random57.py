@@ -16,14 +16,8 @@ import pandas as pd
 from analysis.io import write_csv, write_text
 from analysis.reference import check_scores, load_games, references
 from analysis.render import DASH, number_text
-from analysis.scores import (
-    UNTRAINED,
-    ResultsError,
-    Study,
-    command,
-    load_episodes,
-    load_study,
-)
+from analysis.scores import command, load_episodes
+from analysis.study import UNTRAINED, ResultsError, Study, load_study
 
 COLUMNS = [
     "game",

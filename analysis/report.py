@@ -23,16 +23,14 @@ from analysis.reference import load_scores
 from analysis.render import Grid, Row, frames_text, hours_text, number_text
 from analysis.scores import (
     MISSING_REASONS,
-    ResultsError,
-    Study,
     command,
     load_aggregates,
     load_episodes,
     load_missing,
     load_runs,
-    load_study,
     run_scores,
 )
+from analysis.study import ResultsError, Study, load_study
 
 # Above this size a drawing goes in as pixels: browsers are slow with hundreds of curves.
 MAX_SVG_BYTES = 2_500_000

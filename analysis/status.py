@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.render import DASH, frames_text
-from analysis.scores import UNTRAINED, ResultsError, Study, load_study
+from analysis.study import UNTRAINED, ResultsError, Study, load_study
 
 STALE_SECONDS = 60
 STATUSES = ("running", "stale", "stopped", "diverged", "finished", "waiting")

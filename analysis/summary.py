@@ -8,7 +8,7 @@ from analysis import atari5
 from analysis.absences import missing_notes
 from analysis.deviations import budget_note
 from analysis.render import Grid, Row
-from analysis.scores import Study
+from analysis.study import Study
 from analysis.table1 import KINDS
 from analysis.uncertainty import interval_note
 

@@ -20,13 +20,8 @@ from analysis.render import (
     interval_text,
     number_text,
 )
-from analysis.scores import (
-    METHODS,
-    UNTRAINED,
-    Study,
-    complete_seeds,
-    run_scores,
-)
+from analysis.scores import complete_seeds, run_scores
+from analysis.study import METHODS, UNTRAINED, Study
 
 # Wang et al. 2016 and Fortunato et al. 2018 print their means under it (analysis/reference/README).
 NOOP_RULE = "mnih2016"

@@ -12,14 +12,8 @@ import pandas as pd
 
 from analysis import games, render, summary, table1
 from analysis.io import write_csv, write_text
-from analysis.scores import (
-    command,
-    load_aggregates,
-    load_episodes,
-    load_missing,
-    load_runs,
-    load_study,
-)
+from analysis.scores import command, load_aggregates, load_episodes, load_missing, load_runs
+from analysis.study import load_study
 
 INTEGER_COLUMNS = ("milestone", "frames", "budget_frames", "games", "seeds", "all_games")
 

@@ -7,7 +7,8 @@ from scipy import stats
 
 from analysis.reference import references
 from analysis.render import number_text
-from analysis.scores import Study, complete_seeds, run_scores, score_matrix
+from analysis.scores import complete_seeds, run_scores, score_matrix
+from analysis.study import Study
 
 # Above this share of the absolute scores the mean is said to be one game's.
 DOMINANT_SHARE = 0.4

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from analysis.reference import load_games, references
-from analysis.scores import EPISODE_COLUMNS, METHODS, UNTRAINED
+from analysis.scores import EPISODE_COLUMNS
+from analysis.study import METHODS, UNTRAINED
 
 LEVELS = dict(zip(METHODS, (0.0, 0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 0.95, 1.1, 0.8, 1.0), strict=True))
 TRAINED = [method for method in METHODS if method != UNTRAINED]

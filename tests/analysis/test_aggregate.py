@@ -8,7 +8,7 @@ import pytest
 from rliable import metrics
 
 from analysis import aggregate, collect
-from analysis.scores import ResultsError
+from analysis.study import ResultsError
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 

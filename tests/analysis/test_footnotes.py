@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.scores import load_episodes, load_study, run_scores
+from analysis.scores import load_episodes, run_scores
+from analysis.study import load_study
 from tests.analysis import synthetic
 from tests.analysis.conftest import tabulated
 from tests.analysis.synthetic import run_folder

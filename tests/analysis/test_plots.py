@@ -14,15 +14,8 @@ from analysis import aggregate, collect, plot_style, plots, report, tables
 from analysis.curves import binned, curve, curves, load_training
 from analysis.figures import FIGURES, caption, names
 from analysis.reference import load_curves
-from analysis.scores import (
-    METHODS,
-    ResultsError,
-    load_aggregates,
-    load_episodes,
-    load_runs,
-    load_study,
-    run_scores,
-)
+from analysis.scores import load_aggregates, load_episodes, load_runs, run_scores
+from analysis.study import METHODS, ResultsError, load_study
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 

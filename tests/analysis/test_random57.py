@@ -11,7 +11,7 @@ import pytest
 
 from analysis import random57
 from analysis.reference import references
-from analysis.scores import ResultsError, load_study
+from analysis.study import ResultsError, load_study
 from tests.analysis import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ import pytest
 
 from analysis import aggregate, collect, plot_style, plots, report, status, tables
 from analysis.curves import bin_count, curves, load_training
-from analysis.scores import METHODS, load_aggregates, load_runs, load_study, read_json
+from analysis.scores import load_aggregates, load_runs
+from analysis.study import METHODS, load_study, read_json
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 

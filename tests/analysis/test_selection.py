@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis import aggregate, collect, plots, report, tables
-from analysis.scores import ResultsError, load_episodes, load_study, run_scores
+from analysis.scores import load_episodes, run_scores
+from analysis.study import ResultsError, load_study
 from tests.analysis import synthetic
 from tests.analysis.conftest import tabulated
 from tests.analysis.synthetic import run_folder

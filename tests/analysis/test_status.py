@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis import status
-from analysis.scores import load_study
+from analysis.study import load_study
 from tests.analysis import synthetic
 from tests.analysis.synthetic import run_folder
 

@@ -8,7 +8,8 @@ import pytest
 
 from analysis import atari5, games, render, table1, tables
 from analysis.reference import load_scores
-from analysis.scores import METHODS, load_episodes, load_runs, load_study, run_scores
+from analysis.scores import load_episodes, load_runs, run_scores
+from analysis.study import METHODS, load_study
 from tests.analysis import synthetic
 from tests.analysis.conftest import tabulated
 from tests.analysis.synthetic import run_folder

@@ -14,7 +14,7 @@ import yaml
 
 from agents.config import CPU_ONLY
 from analysis.figures import names as figures_of
-from analysis.scores import load_study
+from analysis.study import load_study
 from tests.workflow.project import ROOT, SMOKE, Project, copy, runs
 from tests.workflow.test_outdated import write_run
 from workflow.study import load

@@ -19,7 +19,7 @@ import yaml
 from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
-from analysis.scores import SELECTIONS
+from analysis.study import SELECTIONS
 from workflow.study import (
     SCHEMA,
     StudyError,

@@ -1,0 +1,190 @@
+"""What a study is: the content of its study.json, as `workflow.study` wrote it.
+
+Everything that `analysis` says of methods, milestones and selections it asks `Study`. Words: a run
+is (method, game, seed); a milestone is a nominal number of training frames at which a policy is
+kept.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.render import frames_text
+
+# Every method of the table with its printed name, from the simplest on: the order of all tables,
+# and the key of each method's colour.
+METHODS = {
+    "random": "Random",
+    "reinforce": "REINFORCE",
+    "actor_critic": "Actor-critic",
+    "a2c": "A2C",
+    "dqn": "DQN",
+    "gorila": "Gorila",
+    "double_dqn": "Double DQN",
+    "dueling": "Dueling",
+    "prioritized": "Prioritized",
+    "a3c_ff": "A3C-FF",
+    "a3c_lstm": "A3C-LSTM",
+}
+
+# Plays at random: no frames, no settings, and the same policy at every milestone.
+UNTRAINED = "random"
+
+# Which policy of a run a row reports, with the words of `reference/systems.csv`.
+SELECTIONS = {"final": "final weights", "best": "best checkpoint"}
+
+# Published rows under no-op starts, the protocol that a reader without the human starts can use,
+# where a study does not name its own.
+NOOP_SYSTEMS = (
+    "dqn",
+    "gorila",
+    "double_dqn",
+    "dueling",
+    "prioritized_rank",
+    "a3c_fortunato",
+    "a2c_schulman",
+)
+
+
+class ResultsError(ValueError):
+    """Result files that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study as configured: the content of study.json."""
+
+    name: str
+    label: str
+    games: list[str]
+    methods: list[str]
+    seeds: list[int]
+    milestones_frames: list[int]
+    protocol: str
+    device: str
+    overrides: dict[str, dict[str, Any]]
+    selection: dict[str, str]
+    evaluation: dict[str, Any]
+    references: str
+    rule: str
+    reps: int
+    level: float
+    rng_seed: int
+    incomplete: str
+    method_files: dict[str, dict[str, Any]]
+    notes: list[str]
+    published: list[str]
+
+    @property
+    def these_games(self) -> str:
+        """Return what tables call the games of the study: `this game`, `these 7 games`."""
+        return "this game" if len(self.games) == 1 else f"these {len(self.games)} games"
+
+    def method_label(self, method: str) -> str:
+        """Return the printed name: the method file's own, else the one in METHODS."""
+        given = self.method_files.get(method, {}).get("label")
+        return given or METHODS.get(method, method)
+
+    def row_label(self, method: str, milestone: int) -> str:
+        """Return the name of a row trained here: `A2C at 10M`; random play has no milestone."""
+        return self.rows_label(method, [] if method == UNTRAINED else [milestone])
+
+    def rows_label(self, method: str, milestones: Sequence[int]) -> str:
+        """Return the method's name with those of its `milestones`, without where there is none."""
+        at = f" at {' and '.join(map(frames_text, milestones))}" if milestones else ""
+        return f"{self.method_label(method)}{at}"
+
+    @property
+    def only_random_play(self) -> bool:
+        """Return whether the study trains nothing."""
+        return set(self.methods) == {UNTRAINED}
+
+    def milestones_of(self, method: str) -> list[int]:
+        """Return the milestones at which policies of `method` differ: for random play one."""
+        return self.milestones_frames[-1:] if method == UNTRAINED else self.milestones_frames
+
+    def selection_of(self, method: str) -> str:
+        """Return which policy the rows of `method` report: `final`, `best`, `none` for random."""
+        if method == UNTRAINED:
+            return "none"
+        return self.selection.get(method, self.selection.get("all", "final"))
+
+    def selection_label(self, method: str) -> str:
+        """Return `selection_of` in the words that are printed."""
+        return SELECTIONS.get(self.selection_of(method), "none")
+
+    def selections_text(self) -> str:
+        """Return which policy the rows report, one part for each choice, its methods named."""
+        trained = [method for method in self.methods if method != UNTRAINED]
+        chosen = {method: self.selection_label(method) for method in trained}
+        if len(set(chosen.values())) <= 1:
+            return chosen[trained[0]] if trained else "random play"
+        return "; ".join(
+            f"{label} of {', '.join(self.method_label(m) for m in trained if chosen[m] == label)}"
+            for label in SELECTIONS.values()
+        )
+
+    def expected_settings(self, method: str) -> dict[str, Any]:
+        """Return the method's settings with the overrides of the study put over them."""
+        settings = dict(self.method_files.get(method, {}).get("settings", {}))
+        everyones = {} if method == UNTRAINED else self.overrides.get("all", {})
+        return settings | everyones | self.overrides.get(method, {})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in `path`; a missing or half-written file is an error that names it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: there is no such file") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ResultsError(f"{path}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")
+
+
+def load_study(results: Path) -> Study:
+    """Return the study that `results`/study.json describes."""
+    path = Path(results) / "study.json"
+    raw = read_json(path)
+    try:
+        return Study(
+            name=raw["study"],
+            label=raw["label"],
+            games=list(raw["games"]),
+            methods=list(raw["methods"]),
+            seeds=[int(seed) for seed in raw["seeds"]],
+            milestones_frames=[int(frames) for frames in raw["milestones_frames"]],
+            protocol=raw["protocol"],
+            device=raw.get("device", "auto"),
+            overrides=raw.get("overrides") or {},
+            selection=_selection(raw.get("selection") or {}),
+            evaluation=dict(raw["evaluation"]),
+            references=raw["normalisation"]["references"],
+            rule=raw["normalisation"]["rule"],
+            reps=int(raw["statistics"]["reps"]),
+            level=float(raw["statistics"]["level"]),
+            rng_seed=int(raw["statistics"]["rng_seed"]),
+            incomplete=raw["incomplete"],
+            method_files=raw.get("method_files") or {},
+            notes=list(raw.get("notes") or []),
+            published=list(raw.get("published", NOOP_SYSTEMS)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path}: missing or wrong key {error}") from None
+
+
+def _selection(raw: dict[str, str]) -> dict[str, str]:
+    for method, value in raw.items():
+        if value not in SELECTIONS:
+            raise ValueError(
+                f"selection.{method} = {value!r}: unknown; allowed: {', '.join(SELECTIONS)}"
+            )
+    return dict(raw)
