@@ -393,7 +393,9 @@ class Gorila(Training):
         if task.kind != "death":
             process.busy -= 1
         if task.kind == "play" and result is not None:
-            self._played(process, result, task.content["rollout"])
+            # A report that comes after its actor's death: the successor plays these episodes.
+            if self._processes.get((process.kind, process.index)) is process:
+                self._played(process, result, task.content["rollout"])
         elif task.kind == "add":
             task.content["actor"].adding -= 1
             self._stored(process, result or 0)

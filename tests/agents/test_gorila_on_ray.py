@@ -148,6 +148,35 @@ def test_one_of_each_is_killed_and_the_run_goes_on(
     assert not later._processes
 
 
+@upon_ray
+def test_what_a_replaced_actor_still_reports_is_not_counted(ray: Any) -> None:
+    """Its successor plays the episodes after those reported: they would be counted twice."""
+    training = methods.build(tiny(), Doors, 0, BUDGET)
+    try:
+        training._begin()
+        reports: list[Any] = []
+        while not reports:
+            training._wait(0.1)
+            training._dispatch(BUDGET)
+            tasks = training._tasks.items()
+            reports = [ref for ref, task in tasks if task.kind == "play" and not task.process.index]
+        ray.wait(reports, timeout=60)
+        task = training._tasks.pop(reports[0])
+        ray.kill(task.process.handle)
+        frames = training.frames
+        training._replace(task.process, RuntimeError("its death is told first"))
+        training._finish(task, reports[0])
+        assert training.frames == frames
+        episodes = training.take_finished()
+        while training.frames < BUDGET and len({episode.lane for episode in episodes}) < 8:
+            episodes += training.advance(BUDGET)
+        seeds = [(episode.lane, episode.episode_seed) for episode in episodes]
+        assert {lane for lane, _ in seeds} == set(range(8))
+        assert len(set(seeds)) == len(seeds)
+    finally:
+        training.close()
+
+
 def run_on_two_nodes() -> None:
     """Train on two nodes of this machine, one of which is lost on the way. Run as a process."""
     networks.TRUNKS["mnih2013"] = ((), worlds.UNITS)
