@@ -170,7 +170,7 @@ def aggregate(study: Study, episodes: pd.DataFrame, missing: pd.DataFrame) -> pd
     rows: list[dict] = []
     matrices = {}
     for milestone in study.milestones_frames:
-        for method in study.methods:
+        for method in study.compared:
             matrix = score_matrix(study, scores, method, milestone)
             if len(matrix):
                 matrices[method, milestone] = matrix
@@ -194,7 +194,7 @@ def aggregate(study: Study, episodes: pd.DataFrame, missing: pd.DataFrame) -> pd
         for name, point, low, high in zip(names, *values, strict=True):
             target = profiles if name.startswith("performance_profile") else rows
             target.append(_row(study, name, method, milestone, len(matrix), point, low, high))
-    order = [method for method in study.methods if method in final]
+    order = [method for method in study.compared if method in final]
     for position, method in enumerate(order):
         for other in order[:position]:
             pair = [final[method], final[other]]

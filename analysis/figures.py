@@ -30,7 +30,7 @@ def names(study: Study) -> list[str]:
     absent = set()
     if study.only_random_play:
         absent |= {name for name in FIGURES if name.startswith("learning_curves")}
-    if len(study.methods) == 1:
+    if len(study.compared) == 1:
         absent.add("probability_of_improvement")
     return [name for name in FIGURES if name not in absent]
 
@@ -51,7 +51,7 @@ def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
     )
     policies = f" Policies reported: {study.selections_text()}."
     last = study.milestones_frames[-1]
-    whole = _absent(study, [m for m in study.methods if complete_seeds(study, scores, m, last)])
+    whole = _absent(study, [m for m in study.compared if complete_seeds(study, scores, m, last)])
     elsewhere = ""
     if study.references != "human_starts":
         elsewhere = f", of values under human starts `{HUMAN_STARTS_RULE}`"
@@ -92,7 +92,7 @@ def _too_narrow(study: Study, scores: pd.DataFrame) -> str:
     """Say so where an interval is one of few seeds."""
     counts = {
         len(complete_seeds(study, scores, method, milestone))
-        for method in study.methods
+        for method in study.compared
         for milestone in study.milestones_of(method)
     }
     if not any(1 < seeds < FEW_SEEDS for seeds in counts):
@@ -102,5 +102,5 @@ def _too_narrow(study: Study, scores: pd.DataFrame) -> str:
 
 def _absent(study: Study, there: Collection[str]) -> str:
     """Name the methods that a figure of the last milestone lacks."""
-    labels = [study.method_label(method) for method in study.methods if method not in there]
+    labels = [study.method_label(method) for method in study.compared if method not in there]
     return f" Not there yet: {', '.join(labels)}." if labels else ""

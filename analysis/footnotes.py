@@ -74,6 +74,7 @@ def notes(
     ]  # fmt: skip
     if not study.only_random_play:
         out.append(TIME_TEXT)
+    out += _external_notes(study)
     out += override_notes(study, runs)
     out += study.notes
     out += seed_notes(study, table, episodes)
@@ -81,6 +82,18 @@ def notes(
     out += truncated_notes(study, episodes)
     out += missing_notes(study, runs, missing)
     return out
+
+
+def _external_notes(study: Study) -> list[str]:
+    if not study.external:
+        return []
+    labels = ", ".join(external.label for external in study.external.values())
+    return [
+        f"From elsewhere, as given in the study's file: {labels}. Nothing of these rows was "
+        "trained, evaluated or replayed here, and under which protocol they were measured is for "
+        "their author to say. They are normalised as the rows trained here, with intervals over "
+        "the seeds given."
+    ]
 
 
 def _atari5_note() -> str:

@@ -47,7 +47,8 @@ def games_table(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
 
     Kinds: reference (random and human), trained (mean over seeds; standard_error = sample standard
     deviation over seeds / sqrt(seeds), NaN for one seed; per_seed = `seed:score;...`; selected =
-    `seed:milestone;...` of the policies that have these scores), published, reimplementation.
+    `seed:milestone;...` of the policies that have these scores), external (as trained, the study's
+    own scores from elsewhere), published, reimplementation.
     """
     labels = load_games().set_index("game")["label"]
     published = load_scores()
@@ -62,7 +63,7 @@ def games_table(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     cells = published.set_index(["protocol", "system", "game"]).sort_index()
     for game in study.games:
         own = [_published(cells, game, *key) for key in wanted]
-        own += _trained(study, scores, game)
+        own += _compared(study, scores, game)
         own += [_published(cells, game, *key) for key in after]
         records += [{"game": game, "label": labels[game]} | row for row in own if row]
     return pd.DataFrame(records, columns=COLUMNS)
@@ -86,9 +87,9 @@ def _published(cells: pd.DataFrame, game: str, kind: str, protocol: str, system:
     }
 
 
-def _trained(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
+def _compared(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
     rows = []
-    for method in study.methods:
+    for method in study.compared:
         for milestone in study.milestones_of(method):
             own = scores[
                 (scores["game"] == game)
@@ -98,23 +99,26 @@ def _trained(study: Study, scores: pd.DataFrame, game: str) -> list[dict]:
             if own.empty:
                 continue
             values = own["score"]
-            rows.append(
-                {
+            row = {
+                "kind": "external",
+                "row": study.method_label(method),
+                "method": method,
+                "budget_frames": own["frames"].mean(),
+                "seeds": len(own),
+                "score": values.mean(),
+                "standard_error": values.std(ddof=1) / math.sqrt(len(own)),
+                "per_seed": ";".join(f"{r.seed}:{r.score!r}" for r in own.itertuples()),
+                "source": study.name,
+            }
+            if method in study.methods:
+                row |= {
                     "kind": "trained",
-                    "row": study.method_label(method),
-                    "method": method,
                     "milestone": milestone,
-                    "budget_frames": own["frames"].mean(),
                     "protocol": study.protocol,
                     "selection": study.selection_label(method),
-                    "seeds": len(own),
-                    "score": values.mean(),
-                    "standard_error": values.std(ddof=1) / math.sqrt(len(own)),
-                    "per_seed": ";".join(f"{r.seed}:{r.score!r}" for r in own.itertuples()),
                     "selected": ";".join(f"{r.seed}:{r.selected}" for r in own.itertuples()),
-                    "source": study.name,
                 }
-            )
+            rows.append(row)
     return rows
 
 
@@ -125,8 +129,8 @@ def score_text(value: float) -> str:
 
 def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
     """Return three tables to print: scores, the same per seed, and other implementations."""
-    main = table[table["kind"].isin(("reference", "trained", "published"))]
-    trained = table[table["kind"] == "trained"]
+    compared = table[table["kind"].isin(("trained", "external"))]
+    main = table[table["kind"].isin(("reference", "trained", "external", "published"))]
     other = table[table["kind"] == "reimplementation"]
     said = other[other["caveat"].fillna("") != ""]
     caveats = said[["row", "caveat"]].drop_duplicates().itertuples(index=False)
@@ -146,7 +150,7 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
         ),
         _wide(
             "The same, each seed",
-            trained,
+            compared,
             _main_column,
             lambda row: ", ".join(
                 score_text(float(part.split(":")[1])) for part in row.per_seed.split(";")

@@ -34,7 +34,7 @@ def learning_curves(study: Study, training: Training, axis: str) -> Figure:
     others: dict[str, Line2D] = {}
     for axes, game in zip(panels, study.games, strict=False):
         lines = curves(study, training, [game], axis, normalised=False)
-        _draw(axes, lines)
+        _draw(axes, study, lines)
         if not lines:
             started = any(of_game == game for _, of_game, _ in training)
             text = "no episode ended in every run" if started else "no finished run"
@@ -71,7 +71,7 @@ def learning_curves_normalised(study: Study, training: Training) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     figure.get_layout_engine().set(wspace=0.06)  # the last label of one axis, the first of the next
     for axes, (axis, lines) in zip((left, right), by_axis.items(), strict=True):
-        _draw(axes, lines)
+        _draw(axes, study, lines)
         axes.axhline(0, color="#3a4149", linestyle=":", linewidth=1)
         if axis == "frames":
             _frames_axis(axes, study.milestones_frames[-1])
@@ -92,9 +92,9 @@ def _grid_shape(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def _draw(axes: Axes, lines: dict[str, Curve]) -> None:
+def _draw(axes: Axes, study: Study, lines: dict[str, Curve]) -> None:
     for method, line in lines.items():
-        look = style(method)
+        look = style(study, method)
         every = max(1, len(line.x) // 6)
         axes.plot(line.x, line.mean, markevery=(every // 2, every), **look)
         if np.isfinite(line.low).any():
@@ -110,7 +110,7 @@ def _draw_published(axes: Axes, study: Study, game: str, points: pd.DataFrame) -
         frames, value = line["frames"].to_numpy(float), line["value"].to_numpy()
         x = np.append(frames[frames < limit], min(limit, frames[-1]))
         look = {
-            "color": style(method)["color"],
+            "color": style(study, method)["color"],
             "linestyle": PUBLISHED_LINES[list(points["label"].unique()).index(label)],
             "linewidth": 0.9,
         }

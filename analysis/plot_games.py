@@ -55,7 +55,7 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     last = study.milestones_frames[-1]
     scores = run_scores(study, episodes)
     scores = scores[scores["milestone"] == last]
-    methods = [m for m in sorted(study.methods, key=listed_order) if (scores["method"] == m).any()]
+    methods = [m for m in sorted(study.compared, key=listed_order) if (scores["method"] == m).any()]
     if not methods:
         return empty_figure("No run has been evaluated at the last milestone.")
     published, label = _published(study.references, study.rule)
@@ -73,7 +73,7 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     for number, axes in enumerate(panels):
         games = study.games[number * rows : (number + 1) * rows]
         for place, game in enumerate(games):
-            _game_bars(axes, place * group, scores[scores["game"] == game], methods)
+            _game_bars(axes, study, place * group, scores[scores["game"] == game], methods)
             top, bottom = place * group - 0.6, place * group + len(methods) - 0.4
             if game in published["a3c_ff"].index:
                 value = published["a3c_ff"][game]
@@ -123,12 +123,14 @@ def _published(protocol: str, rule: str) -> tuple[dict[str, pd.Series], str]:
     return values, f"{own['label'].iloc[0]}, {STARTS[protocol]}"
 
 
-def _game_bars(axes: Axes, start: float, scores: pd.DataFrame, methods: list[str]) -> None:
+def _game_bars(
+    axes: Axes, study: Study, start: float, scores: pd.DataFrame, methods: list[str]
+) -> None:
     for i, method in enumerate(methods):
         values = 100 * scores.loc[scores["method"] == method, "normalised"].to_numpy()
         if not len(values):
             continue
-        color = style(method)["color"]
+        color = style(study, method)["color"]
         axes.barh(start + i, values.mean(), height=0.82, color=color, zorder=2)
         if len(values) > 1:
             axes.plot(values, np.full(len(values), start + i), linestyle="", zorder=3, **SEED)

@@ -32,7 +32,12 @@ STYLES = {
     "prioritized": ("#999933", ">", "--"),
     "gorila": ("#332288", "h", ":"),
 }
-OTHER_STYLE = ("#000000", "*", "-")
+OTHER_STYLES = [  # in turn: of methods that a user adds, and of scores from elsewhere
+    ("#000000", "*", "-"),
+    ("#AA4499", "d", "--"),
+    ("#44AA99", "H", "-."),
+    ("#8C510A", "x", ":"),
+]
 # On top of seaborn's whitegrid, whose sizes are meant for slides.
 RC = {
     "svg.hashsalt": "retable",
@@ -59,9 +64,13 @@ RC = {
 PNG_DPI = 130
 
 
-def style(method: str) -> dict:
+def style(study: Study, method: str) -> dict:
     """Return colour, marker and line style of `method` as keywords of Axes.plot."""
-    color, marker, line = STYLES.get(method, OTHER_STYLE)
+    others = [other for other in study.compared if other not in STYLES]
+    if method in STYLES:
+        color, marker, line = STYLES[method]
+    else:
+        color, marker, line = OTHER_STYLES[others.index(method) % len(OTHER_STYLES)]
     return {"color": color, "marker": marker, "linestyle": line}
 
 
@@ -97,9 +106,9 @@ def add_legend(
     It stands beside the figure.
     """
     handles: list[Artist] = [
-        Patch(label=study.method_label(method), color=style(method)["color"])
+        Patch(label=study.method_label(method), color=style(study, method)["color"])
         if bars
-        else Line2D([], [], label=study.method_label(method), **style(method))
+        else Line2D([], [], label=study.method_label(method), **style(study, method))
         for method in methods
     ]
     handles += extra

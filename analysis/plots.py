@@ -29,14 +29,14 @@ from analysis.plot_style import (
 )
 from analysis.render import frames_text
 from analysis.scores import command, load_aggregates, load_episodes, load_runs
-from analysis.study import UNTRAINED, Study, load_study
+from analysis.study import Study, load_study
 
 
 def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
     """Return four panels: median, IQM, mean and optimality gap of each method and milestone."""
     rows = [
         (method, milestone)
-        for method in sorted(study.methods, key=listed_order)
+        for method in sorted(study.compared, key=listed_order)
         for milestone in study.milestones_of(method)
         if ((aggregates["method"] == method) & (aggregates["milestone"] == milestone)).any()
     ]
@@ -51,7 +51,7 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
             point, low, high = (
                 100 * table.loc[(metric, method, milestone), ["point", "low", "high"]]
             )
-            _interval(axes, position, point, low, high, method)
+            _interval(axes, position, point, low, high, style(study, method))
         axes.set_title(title)
         axes.set_xlabel("percent")
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -61,7 +61,7 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
         range(len(rows)),
         [
             study.method_label(m)
-            + (f" at {frames_text(at)}" if several and m != UNTRAINED else "")
+            + (f" at {frames_text(at)}" if several and study.is_trained(m) else "")
             + (", best" if study.selection_of(m) == "best" else "")
             for m, at in rows
         ],
@@ -71,9 +71,8 @@ def interval_estimates(study: Study, aggregates: pd.DataFrame) -> Figure:
 
 
 def _interval(
-    axes: Axes, position: float, point: float, low: float, high: float, method: str
+    axes: Axes, position: float, point: float, low: float, high: float, look: dict
 ) -> None:
-    look = style(method)
     if np.isfinite(low):
         axes.plot([low, high], [position, position], color=look["color"], linewidth=7, alpha=0.35,
                   solid_capstyle="butt")  # fmt: skip
@@ -89,12 +88,12 @@ def performance_profiles(study: Study, aggregates: pd.DataFrame) -> Figure:
         return empty_figure("No method has a seed with a score in every game.")
     figure = new_figure(7.0, 3.9)
     axes = figure.subplots()
-    for method in study.methods:
+    for method in study.compared:
         own = rows[rows["method"] == method]
         if own.empty:
             continue
         tau = 100 * own["metric"].str.split(":").str[1].astype(float).to_numpy()
-        look = style(method)
+        look = style(study, method)
         axes.plot(tau, own["point"], drawstyle="steps-post", markevery=0.1, **look)
         if own["low"].notna().any():
             axes.fill_between(tau, own["low"], own["high"], step="post", color=look["color"],
@@ -104,7 +103,7 @@ def performance_profiles(study: Study, aggregates: pd.DataFrame) -> Figure:
     percent_axis(axes, 100 * taus)
     axes.set_xlabel(f"score threshold, percent of human{scale_text(axes)}")
     axes.set_ylabel("share of runs and games above it")
-    add_legend(figure, study, [m for m in study.methods if (rows["method"] == m).any()])
+    add_legend(figure, study, [m for m in study.compared if (rows["method"] == m).any()])
     return figure
 
 
@@ -117,7 +116,7 @@ def probability_of_improvement(study: Study, aggregates: pd.DataFrame) -> Figure
     axes = figure.subplots()
     names = []
     for position, row in enumerate(rows.itertuples()):
-        _interval(axes, position, row.point, row.low, row.high, row.method)
+        _interval(axes, position, row.point, row.low, row.high, style(study, row.method))
         other = row.metric.split(":")[1]
         names.append(f"{study.method_label(row.method)} over {study.method_label(other)}")
     axes.axvline(0.5, color="#3a4149", linestyle=":", linewidth=1)

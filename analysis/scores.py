@@ -125,7 +125,8 @@ def run_scores(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
 
     Columns: method, milestone, game, seed, frames (really trained at the milestone), episodes,
     score (points, mean return), selected (milestone of the policy that has this score) and
-    normalised (fraction: 0 is the random reference, 1 the human one).
+    normalised (fraction: 0 is the random reference, 1 the human one). The study's external scores
+    are among the rows, at its last milestone, as runs with 0 episodes here.
 
     Where the study selects the `best` policy, score is the highest of the run's scores at this
     milestone and the ones before, in points; of equal ones the earliest is selected. It was
@@ -146,12 +147,26 @@ def run_scores(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
         frames=("frames", "first"), episodes=("return", "size"), score=("return", "mean")
     ).reset_index()
     scores = _select(study, scores)
+    if study.external:
+        scores = pd.concat([scores, _external_scores(study)], ignore_index=True)
     table = references(study.references, study.games).set_index("game")
     if scores.empty:
         return scores.assign(normalised=pd.Series(dtype=float))
     random, human = (table[name].reindex(scores["game"]).to_numpy() for name in ("random", "human"))
     percent = normalise(scores["score"], random, human, study.rule, scores["game"])
     return scores.assign(normalised=percent / 100.0)
+
+
+def _external_scores(study: Study) -> pd.DataFrame:
+    last = study.milestones_frames[-1]
+    rows = [
+        (method, last, game, seed, external.frames, 0, external.scores[game][seed], last)
+        for method, external in study.external.items()
+        for game in study.games
+        for seed in external.seeds
+    ]
+    columns = ["method", "milestone", "game", "seed", "frames", "episodes", "score", "selected"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _select(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +188,7 @@ def complete_seeds(study: Study, scores: pd.DataFrame, method: str, milestone: i
     """
     rows = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
     games = rows.groupby("seed")["game"].nunique().to_dict()
-    return [seed for seed in study.seeds if games.get(seed, 0) == len(study.games)]
+    return [seed for seed in study.seeds_of(method) if games.get(seed, 0) == len(study.games)]
 
 
 def score_matrix(study: Study, scores: pd.DataFrame, method: str, milestone: int) -> np.ndarray:

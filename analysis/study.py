@@ -53,6 +53,21 @@ class ResultsError(ValueError):
 
 
 @dataclass(frozen=True)
+class External:
+    """A method whose scores come from elsewhere, as given: nothing of it is trained or played."""
+
+    label: str
+    frames: int
+    training_time: str
+    scores: dict[str, list[float]]  # points, by game: one a seed, the same seeds in every game
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the numbers of its seeds, from 0."""
+        return list(range(len(next(iter(self.scores.values())))))
+
+
+@dataclass(frozen=True)
 class Study:
     """One study as configured: the content of study.json."""
 
@@ -76,6 +91,12 @@ class Study:
     method_files: dict[str, dict[str, Any]]
     notes: list[str]
     published: list[str]
+    external: dict[str, External]
+
+    @property
+    def compared(self) -> list[str]:
+        """Return what has rows of scores: the methods, and behind them the external ones."""
+        return [*self.methods, *self.external]
 
     @property
     def these_games(self) -> str:
@@ -84,17 +105,23 @@ class Study:
 
     def method_label(self, method: str) -> str:
         """Return the printed name: the method file's own, else the one in METHODS."""
+        if method in self.external:
+            return self.external[method].label
         given = self.method_files.get(method, {}).get("label")
         return given or METHODS.get(method, method)
 
     def row_label(self, method: str, milestone: int) -> str:
-        """Return the name of a row trained here: `A2C at 10M`; random play has no milestone."""
-        return self.rows_label(method, [] if method == UNTRAINED else [milestone])
+        """Return the name of a row: `A2C at 10M`; only what is trained here has milestones."""
+        return self.rows_label(method, [milestone] if self.is_trained(method) else [])
 
     def rows_label(self, method: str, milestones: Sequence[int]) -> str:
         """Return the method's name with those of its `milestones`, without where there is none."""
         at = f" at {' and '.join(map(frames_text, milestones))}" if milestones else ""
         return f"{self.method_label(method)}{at}"
+
+    def is_trained(self, method: str) -> bool:
+        """Return whether the study trains `method`: not random play, nor an external one."""
+        return method != UNTRAINED and method not in self.external
 
     @property
     def only_random_play(self) -> bool:
@@ -102,12 +129,16 @@ class Study:
         return set(self.methods) == {UNTRAINED}
 
     def milestones_of(self, method: str) -> list[int]:
-        """Return the milestones at which policies of `method` differ: for random play one."""
-        return self.milestones_frames[-1:] if method == UNTRAINED else self.milestones_frames
+        """Return the milestones with a row of `method`: the last of what is not trained here."""
+        return self.milestones_frames if self.is_trained(method) else self.milestones_frames[-1:]
+
+    def seeds_of(self, method: str) -> list[int]:
+        """Return the seeds of `method`: the study's, but an external one has its own."""
+        return self.external[method].seeds if method in self.external else self.seeds
 
     def selection_of(self, method: str) -> str:
-        """Return which policy the rows of `method` report: `final`, `best`, `none` for random."""
-        if method == UNTRAINED:
+        """Return which policy the rows of `method` report: `final`, `best`, `none` if untrained."""
+        if not self.is_trained(method):
             return "none"
         return self.selection.get(method, self.selection.get("all", "final"))
 
@@ -176,9 +207,22 @@ def load_study(results: Path) -> Study:
             method_files=raw.get("method_files") or {},
             notes=list(raw.get("notes") or []),
             published=list(raw.get("published", NOOP_SYSTEMS)),
+            external=_external(raw.get("external") or {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path}: missing or wrong key {error}") from None
+
+
+def _external(raw: dict[str, Any]) -> dict[str, External]:
+    return {
+        name: External(
+            label=one["label"],
+            frames=int(one["frames"]),
+            training_time=one.get("training_time", ""),
+            scores={game: [float(score) for score in own] for game, own in one["scores"].items()},
+        )
+        for name, one in raw.items()
+    }
 
 
 def _selection(raw: dict[str, str]) -> dict[str, str]:

@@ -69,6 +69,7 @@ KINDS = {
     "reference": "References",
     "trained": "Trained here",
     "no_complete_seed": "Trained here",
+    "external": "From elsewhere, as given",
     "not_trained": "Not trained in this study",
 }
 
@@ -80,8 +81,8 @@ def table1(
 
     Kinds of row, in this order: the eight published ones under human starts, each under its own
     rule; where the study is normalised with no-op references also published ones under no-op
-    starts; the reference players; then one row per method of METHODS and milestone: trained,
-    without a complete seed, or not trained in this study.
+    starts; the reference players; then one row per method of METHODS and milestone: trained, or
+    without a complete seed; the study's external scores; methods not trained in this study.
 
     `all_games_*` are over every game the row has a score for, under `all_games_rule`; `mean`,
     `median` and `iqm` over the games of the study, NaN unless the row has all of them (it has
@@ -126,6 +127,7 @@ def table1(
     for method in order:
         for milestone in study.milestones_of(method):
             records.append(_trained(study, scores, runs, aggregates, method, milestone))
+    records += [_external(study, aggregates, name) for name in study.external]
     for method, label in METHODS.items():
         if method not in study.methods and method != UNTRAINED:
             records.append({"kind": "not_trained", "row": label, "method": method})
@@ -208,7 +210,29 @@ def _trained(
         "references": study.references,
         "rule": study.rule,
     }
-    for metric in _metrics(study) if seeds else ():
+    return row | (_aggregated(study, aggregates, method, milestone) if seeds else {})
+
+
+def _external(study: Study, aggregates: pd.DataFrame, method: str) -> dict:
+    external, milestone = study.external[method], study.milestones_frames[-1]
+    return {
+        "kind": "external",
+        "row": external.label,
+        "method": method,
+        "frames": external.frames,
+        "training_time": external.training_time or None,
+        "games": len(study.games),
+        "seeds": len(external.seeds),
+        "references": study.references,
+        "rule": study.rule,
+    } | _aggregated(study, aggregates, method, milestone)
+
+
+def _aggregated(
+    study: Study, aggregates: pd.DataFrame, method: str, milestone: int
+) -> dict[str, float]:
+    row = {}
+    for metric in _metrics(study):
         found = aggregates[
             (aggregates["metric"] == metric)
             & (aggregates["method"] == method)

@@ -31,9 +31,14 @@ def coverage(seeds: int, games: int, level: float) -> float:
     return 1 - 2 * float(stats.t.sf(reach, games * (seeds - 1)))
 
 
+def _with_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose intervals are over seeds of this study or given to it."""
+    return table[table["kind"].isin(("trained", "external"))]
+
+
 def interval_note(study: Study, table: pd.DataFrame) -> str:
     """Return the note on the intervals: how they are made and how far to trust them."""
-    trained = table[table["kind"] == "trained"]
+    trained = _with_seeds(table)
     text = (
         f"Brackets: {100 * study.level:g} % intervals by stratified bootstrap over seeds "
         f"(percentile, {study.reps} repetitions, generator seed {study.rng_seed}; rliable)."
@@ -71,12 +76,13 @@ def seed_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> lis
     """
     scores = run_scores(study, episodes)
     parts = []
-    for row in table[table["kind"] == "trained"].itertuples():
+    for row in _with_seeds(table).itertuples():
         if not 1 < row.seeds <= SEEDS_SHOWN:
             continue
-        matrix = score_matrix(study, scores, row.method, row.milestone)
+        at = row.milestone if row.kind == "trained" else study.milestones_frames[-1]
+        matrix = score_matrix(study, scores, row.method, at)
         means = ", ".join(f"{100 * mean:.1f}" for mean in matrix.mean(axis=1))
-        parts.append(f"{study.row_label(row.method, row.milestone)} {means}")
+        parts.append(f"{study.row_label(row.method, at)} {means}")
     if not parts:
         return []
     over = f" over {study.these_games}" if len(study.games) > 1 else ""

@@ -59,6 +59,7 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
             *_changed_since(study, recorded, root),
             *_missing_references(study, root),
             *_unknown_published(study, root),
+            *_wrong_external(study, root),
         ]
     if errors:
         raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
@@ -198,7 +199,8 @@ def _message(error: ValidationError) -> str:
         case "required":
             missing = [k for k in error.validator_value if k not in error.instance]
             needed = ", ".join(error.validator_value)
-            return f"{', '.join(missing)}: missing; a study needs {needed}"
+            named = ", ".join(f"{key}.{k}" if key else k for k in missing)
+            return f"{named}: missing; {key or 'a study'} needs {needed}"
         case "enum":
             return f"{key} = {value}: unknown{_allowed(error.instance, error.validator_value)}"
         case "type" if error.validator_value == "array":
@@ -241,9 +243,14 @@ def _allowed(value: Any, known: Iterable[str]) -> str:
     return f"{hint}; allowed: {', '.join(known)}"
 
 
-def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+def _games(root: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of config/games.csv by game."""
     lines = (root / "config/games.csv").read_text().splitlines()
-    games = [row["game"] for row in csv.DictReader(lines)]
+    return {row["game"]: row for row in csv.DictReader(lines)}
+
+
+def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    games = _games(root)
     for i, game in enumerate(study["games"]):
         if game not in games:
             yield f'games[{i}] = "{game}": unknown{_allowed(game, games)} (config/games.csv)'
@@ -286,6 +293,32 @@ def _unknown_published(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             yield f"published[{i}] = {system}: only with normalisation.references noop_starts"
         elif system not in known:
             yield f"published[{i}] = {system}: unknown{_allowed(system, known)} ({file})"
+
+
+def _wrong_external(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    """Scores from elsewhere that could not stand beside those trained here."""
+    games = _games(root)
+    for name, external in study.get("external", {}).items():
+        key, scores = f"external.{name}", external["scores"]
+        if (root / method_file(name)).exists():
+            yield f"{key}: the name of a method ({method_file(name)}); it needs another"
+        for game in (game for game in study["games"] if game not in scores):
+            yield f"{key}.scores: no score in {game}; needed: {', '.join(study['games'])}"
+        seeds = {game: len(own) for game, own in scores.items()}
+        if len(set(seeds.values())) > 1:
+            counts = ", ".join(f"{game} {count}" for game, count in seeds.items())
+            yield f"{key}.scores: not the same number of seeds in every game: {counts}"
+        for game, own in scores.items():
+            if game not in games:
+                yield f"{key}.scores.{game}: unknown{_allowed(game, games)} (config/games.csv)"
+                continue
+            low, high = (games[game][bound] for bound in ("score_min", "score_max"))
+            for i, score in enumerate(own):
+                if score < float(low or "-inf") or score > float(high or "inf"):
+                    yield (
+                        f"{key}.scores.{game}[{i}] = {score}: possible in this game: "
+                        f"{low or 'no lower bound'} to {high or 'no upper bound'}"
+                    )
 
 
 def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:

@@ -216,11 +216,15 @@ def test_figures_without_any_run(tmp_path: Path):
     assert len(list((results / "figures").glob("*.svg"))) == len(FIGURES)
 
 
-def test_every_method_has_its_own_look():
-    looks = [plot_style.style(method) for method in METHODS]
-    assert plot_style.OTHER_STYLE[0] not in {look["color"] for look in looks}
-    assert len({look["color"] for look in looks}) == len(METHODS)
-    assert len({look["marker"] for look in looks}) == len(METHODS)
+def test_every_method_has_its_own_look(analysed: Path):
+    """Those that a user adds too, as far as OTHER_STYLES goes."""
+    own = [f"a2c_variant_{number}" for number, _ in enumerate(plot_style.OTHER_STYLES)]
+    study = dataclasses.replace(load_study(analysed), methods=[own[0], *METHODS, *own[1:]])
+    looks = [plot_style.style(study, method) for method in study.methods]
+    assert len({look["color"] for look in looks}) == len(study.methods)
+    assert len({look["marker"] for look in looks}) == len(study.methods)
+    more = dataclasses.replace(study, methods=[*study.methods, "one_more"])
+    assert plot_style.style(more, "one_more") == plot_style.style(study, own[0])
 
 
 def test_every_figure_has_a_caption(analysed: Path):
@@ -309,7 +313,7 @@ def test_a_point_without_an_interval_is_hollow(tmp_path: Path):
         for line in plots.interval_estimates(study, aggregates).axes[0].lines
         if len(line.get_xdata()) == 1
     }
-    one, two = (plot_style.style(method)["color"] for method in ("reinforce", "a2c"))
+    one, two = (plot_style.style(study, method)["color"] for method in ("reinforce", "a2c"))
     assert faces == {one: "white", two: two}
     (line,) = plots.probability_of_improvement(study, aggregates).axes[0].lines[:1]
     assert line.get_markerfacecolor() == "white"

@@ -66,9 +66,10 @@ def test_curves_are_those_of_the_trained_methods(results: Path):
     assert list(curves(study, training, ["pong"], "frames", False)) == ["a2c"]
 
 
-def test_colour_is_its_own():
-    colours = [plot_style.style(method)["color"] for method in METHODS]
-    assert colours.count(plot_style.style("random")["color"]) == 1
+def test_colour_is_its_own(results: Path):
+    study = load_study(results)
+    colours = [plot_style.style(study, method)["color"] for method in METHODS]
+    assert colours.count(plot_style.style(study, "random")["color"]) == 1
 
 
 def test_status_counts_only_frames_to_be_trained(results: Path):

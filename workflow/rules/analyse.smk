@@ -12,7 +12,7 @@ FIGURES = [  # as in analysis/figures.py
 ]
 if set(STUDY["methods"]) == {"random"}:
     FIGURES = [name for name in FIGURES if not name.startswith("learning_curves")]
-if len(STUDY["methods"]) == 1:
+if len(STUDY["methods"]) + len(STUDY.get("external", {})) == 1:
     FIGURES.remove("probability_of_improvement")
 
 
