@@ -33,10 +33,10 @@ STYLES = {
     "gorila": ("#332288", "h", ":"),
 }
 OTHER_STYLES = [  # in turn: of methods that a user adds, and of scores from elsewhere
-    ("#000000", "*", "-"),
-    ("#AA4499", "d", "--"),
-    ("#44AA99", "H", "-."),
-    ("#8C510A", "x", ":"),
+    ("#AA4499", "*", "-"),
+    ("#44AA99", "d", "--"),
+    ("#8C510A", "H", "-."),
+    ("#5D6D7E", "x", ":"),
 ]
 # On top of seaborn's whitegrid, whose sizes are meant for slides.
 RC = {

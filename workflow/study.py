@@ -8,21 +8,23 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
-import difflib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 
 from agents.config import load_method
+from workflow.schema import (
+    allowed,
+    from_command_line,
+    read_schema,
+    schema_errors,
+    with_defaults,
+)
 
-SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
 UNTRAINED = "random"  # the method without settings
 # They say which method it is and where its code lies; agents/config.py refuses them too.
 NOT_OVERRIDABLE = ("method", "label", "version", "topology")
@@ -43,15 +45,14 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
     Raises:
         StudyError: naming each wrong key, its value and the allowed ones.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = read_schema()
     recorded = raw.get("method_files", {})
-    study = _from_command_line({k: raw[k] for k in raw if k != "method_files"}, schema)
-    errors = [_message(e) for e in Draft202012Validator(schema).iter_errors(study)]
-    errors += _not_finite(study)
+    study = from_command_line({k: raw[k] for k in raw if k != "method_files"}, schema)
+    errors = schema_errors(study, schema)
     if not _is_record(recorded):
         errors.append("method_files: not as a study.json has it; leave it out of a configuration")
     if not errors:
-        study = _with_defaults(study, schema)
+        study = with_defaults(study, schema)
         errors = list(_unknown_names(study, root)) + list(_wrong_budget(study))
     if not errors:
         errors = [
@@ -135,114 +136,6 @@ def _imports(source: str, package: str) -> Iterable[str]:
             yield str(node.module)
 
 
-def _from_command_line(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Give numbers their type: Snakemake hands over `--config seeds='[0,1]'` as a list of text."""
-    kind = schema.get("type")
-    if isinstance(value, Mapping):
-        known = schema.get("properties", {})
-        other = schema.get("additionalProperties")
-        other = other if isinstance(other, Mapping) else {}
-        return {k: _from_command_line(v, known.get(k, other)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_from_command_line(v, schema.get("items", {})) for v in value]
-    if isinstance(value, str) and kind in ("integer", "number", None):
-        value = _number_or_text(value)  # 1e6 is text to YAML, and a float then
-    if isinstance(value, float) and kind == "integer" and value.is_integer():
-        return int(value)
-    return value
-
-
-def _not_finite(value: Any, path: tuple[str | int, ...] = ()) -> Iterable[str]:
-    """Numbers that JSON does not have; NaN is neither below nor above what a schema allows."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"{_key(path)} = {value}: must be a finite number"
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _not_finite(part, (*path, key))
-    elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from _not_finite(part, (*path, place))
-
-
-def _number_or_text(text: str) -> Any:
-    constants = {"true": True, "false": False, "null": None}
-    if text.lower() in constants:
-        return constants[text.lower()]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    filled = dict(value)
-    for key, part in schema.get("properties", {}).items():
-        if key not in filled and "default" in part:
-            filled[key] = part["default"]
-        if key in filled and "properties" in part:
-            filled[key] = _with_defaults(filled[key], part)
-    return filled
-
-
-def _message(error: ValidationError) -> str:
-    """One line that names the key, the value and what is allowed."""
-    key = _key(error.absolute_path)
-    value = json.dumps(error.instance)
-    match error.validator:
-        case "additionalProperties":
-            known = list(error.schema.get("properties", {}))
-            unknown = [k for k in error.instance if k not in known]
-            within = f"{key}." if key else ""
-            return "; ".join(f"{within}{k}: unknown key{_allowed(k, known)}" for k in unknown)
-        case "required":
-            missing = [k for k in error.validator_value if k not in error.instance]
-            needed = ", ".join(error.validator_value)
-            named = ", ".join(f"{key}.{k}" if key else k for k in missing)
-            return f"{named}: missing; {key or 'a study'} needs {needed}"
-        case "enum":
-            return f"{key} = {value}: unknown{_allowed(error.instance, error.validator_value)}"
-        case "type" if error.validator_value == "array":
-            if not isinstance(error.instance, str | int):
-                return f"{key} = {value}: not a list"
-            example = f"{key}='[{error.instance}]'"
-            return f"{key} = {value}: not a list; on the command line: --config {example}"
-        case "type":
-            examples = error.schema.get("examples", [])
-            hint = f", for example {json.dumps(examples[0])}" if examples else ""
-            return f"{key} = {value}: must be of type {error.validator_value}{hint}"
-        case "uniqueItems":
-            twice = sorted({json.dumps(v) for v in error.instance if error.instance.count(v) > 1})
-            return f"{key} = {value}: named twice: {', '.join(twice)}"
-        case "minItems":
-            return f"{key} = {value}: the list is empty; at least one is needed"
-        case "minimum":
-            return f"{key} = {value}: must be at least {error.validator_value}"
-        case "exclusiveMinimum":
-            return f"{key} = {value}: must be above {error.validator_value}"
-        case "exclusiveMaximum":
-            return f"{key} = {value}: must be below {error.validator_value}"
-        case "pattern":
-            return f"{key} = {value}: lower-case letters, digits and _ only, a letter first"
-        case "not":
-            reserved = ", ".join(error.validator_value["enum"])
-            return f"{key} = {value}: reserved; the folders {reserved} below results/ are taken"
-        case _:
-            return f"{key} = {value}: {error.message}"
-
-
-def _key(path: Iterable[str | int]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-
-
-def _allowed(value: Any, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{hint}; allowed: {', '.join(known)}"
-
-
 def _games(root: Path) -> dict[str, dict[str, str]]:
     """Return the rows of config/games.csv by game."""
     lines = (root / "config/games.csv").read_text().splitlines()
@@ -253,14 +146,14 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     games = _games(root)
     for i, game in enumerate(study["games"]):
         if game not in games:
-            yield f'games[{i}] = "{game}": unknown{_allowed(game, games)} (config/games.csv)'
+            yield f'games[{i}] = "{game}": unknown{allowed(game, games)} (config/games.csv)'
     methods = sorted(p.stem for p in (root / "config/methods").glob("*.yaml"))
     for i, method in enumerate(study["methods"]):
         if method not in methods:
-            yield f'methods[{i}] = "{method}": unknown{_allowed(method, methods)} (config/methods)'
+            yield f'methods[{i}] = "{method}": unknown{allowed(method, methods)} (config/methods)'
     for method, changed in study["overrides"].items():
         if method not in ("all", *methods):
-            yield f"overrides.{method}: unknown{_allowed(method, ['all', *methods])}"
+            yield f"overrides.{method}: unknown{allowed(method, ['all', *methods])}"
             continue
         trained = [m for m in study["methods"] if m != UNTRAINED]
         concerned = trained if method == "all" else [method]
@@ -272,11 +165,11 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
                 if key in NOT_OVERRIDABLE:
                     yield f"overrides.{method}.{key}: only a method's file says it ({file})"
                 else:
-                    yield f"overrides.{method}.{key}: unknown key{_allowed(key, keys)} ({file})"
+                    yield f"overrides.{method}.{key}: unknown key{allowed(key, keys)} ({file})"
     selectable = ["all", *(m for m in methods if m != UNTRAINED)]
     for method in study["selection"]:
         if method not in selectable:
-            yield f"selection.{method}: unknown{_allowed(method, selectable)}"
+            yield f"selection.{method}: unknown{allowed(method, selectable)}"
 
 
 def _unknown_published(study: Mapping[str, Any], root: Path) -> Iterable[str]:
@@ -292,7 +185,7 @@ def _unknown_published(study: Mapping[str, Any], root: Path) -> Iterable[str]:
         if study["normalisation"]["references"] != "noop_starts":
             yield f"published[{i}] = {system}: only with normalisation.references noop_starts"
         elif system not in known:
-            yield f"published[{i}] = {system}: unknown{_allowed(system, known)} ({file})"
+            yield f"published[{i}] = {system}: unknown{allowed(system, known)} ({file})"
 
 
 def _wrong_external(study: Mapping[str, Any], root: Path) -> Iterable[str]:
@@ -310,7 +203,7 @@ def _wrong_external(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             yield f"{key}.scores: not the same number of seeds in every game: {counts}"
         for game, own in scores.items():
             if game not in games:
-                yield f"{key}.scores.{game}: unknown{_allowed(game, games)} (config/games.csv)"
+                yield f"{key}.scores.{game}: unknown{allowed(game, games)} (config/games.csv)"
                 continue
             low, high = (games[game][bound] for bound in ("score_min", "score_max"))
             for i, score in enumerate(own):

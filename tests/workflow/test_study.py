@@ -20,8 +20,8 @@ from agents.atari import PROTOCOLS
 from agents.config import load_method
 from analysis.normalise import RULES
 from analysis.study import SELECTIONS
+from workflow.schema import read_schema
 from workflow.study import (
-    SCHEMA,
     StudyError,
     changed_settings,
     load,
@@ -273,7 +273,7 @@ def test_committed_studies_are_valid(path: Path) -> None:
 
 
 def test_allowed_values_are_those_of_the_code() -> None:
-    properties = yaml.safe_load(SCHEMA.read_text())["properties"]
+    properties = read_schema()["properties"]
     assert set(properties["protocol"]["enum"]) == set(PROTOCOLS)
     rules = properties["normalisation"]["properties"]["rule"]["enum"]
     assert set(rules) == set(RULES)
