@@ -1,9 +1,10 @@
 """Topology `gorila`: actors, learners and a sharded parameter server, processes of Ray.
 
-Source: Nair et al. 2015, arXiv:1507.04296. The driver, `Gorila`, hands out the work and counts
-it: an actor's task is a rollout, a learner's a few updates (`gorila_workers`). Rollouts go from
-actor to learner and gradients from learner to shard (`parameter_server`) without it. It waits for
-tasks and for deaths alike, and replaces a process that dies.
+Source: Nair et al. 2015, arXiv:1507.04296, known from summaries (config/methods/gorila.yaml). The
+driver, `Gorila`, hands out the work and counts it: an actor's task is a rollout, a learner's a few
+updates (`gorila_workers`). Rollouts go from actor to learner and gradients from learner to shard
+(`parameter_server`) without it. It waits for tasks and for deaths alike, and replaces a process
+that dies.
 
 On several machines, in a checkout on each, with the same Ray token where Ray asks for one:
 

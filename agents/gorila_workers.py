@@ -1,7 +1,8 @@
 """What Gorila's processes do: actors play, learners remember, learn and push gradients.
 
-Source: Nair et al. 2015, arXiv:1507.04296. `gorila` starts them, hands out their work and
-replaces those that die; nothing here but `pull` and `push` talks to Ray.
+Source: Nair et al. 2015, arXiv:1507.04296, known from summaries (config/methods/gorila.yaml).
+`gorila` starts them, hands out their work and replaces those that die; nothing here but `pull` and
+`push` talks to Ray.
 """
 
 from __future__ import annotations

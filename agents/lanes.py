@@ -1,4 +1,4 @@
-"""Training lanes: emulators that start their next episode by themselves and know their traces."""
+"""Training lanes: emulators that start their next episode by themselves and record their traces."""
 
 from __future__ import annotations
 

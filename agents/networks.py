@@ -1,4 +1,4 @@
-"""The network slot: a convolutional trunk, and upon it the heads of a policy or action values."""
+"""The network slot: a convolutional trunk, and on it the heads of a policy or action values."""
 
 from __future__ import annotations
 

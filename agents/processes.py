@@ -1,4 +1,4 @@
-"""Processes that train beside the run's own: forked, deaf to signals, gone when their parent is."""
+"""Processes that train beside the run's own: forked, ignoring signals, ended with their parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that every formula makes of its arguments."""
+"""The check that every formula makes on its arguments."""
 
 from __future__ import annotations
 

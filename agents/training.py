@@ -1,4 +1,4 @@
-"""What `run` needs of a topology, whichever it is."""
+"""The interface between `run` and every topology."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process has taken of its machine so far."""
+"""CPU time and peak memory of this process so far."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 import pandas as pd
 
+from analysis.reference import game_labels
 from analysis.render import frames_text
 from analysis.scores import MISSING_REASONS
 from analysis.study import Study
 
 
 def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> list[str]:
-    """Return a note that counts the evaluation episodes that met the limit of frames, if any did.
+    """Return a note that counts the evaluation episodes cut at the frame limit, if any were.
 
     A policy can score by keeping a game from going on; the limit is then what ends its episodes.
     """
@@ -20,26 +21,27 @@ def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> li
     cells = cells[cells["sum"] > 0]
     if cells.empty:
         return []
+    labels = game_labels()
     listed = [
-        f"{study.row_label(method, milestone)} in {game} ({cut} of {count})"
+        f"{study.row_label(method, milestone)} in {labels[game]} ({cut} of {count})"
         for (method, milestone, game), (cut, count) in zip(
             cells.index, cells.itertuples(index=False), strict=True
         )
     ]
     more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
     return [
-        "Evaluation episodes that met the limit of frames, and count with the score they had by "
-        f"then: {', '.join(listed[:shown])}{more}."
+        "Evaluation episodes cut at the frame limit, counted with their score so far: "
+        f"{', '.join(listed[:shown])}{more}."
     ]
 
 
 def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
     """Return the notes on diverged runs and on whatever else the study asks for and lacks."""
-    out = []
+    out, labels = [], game_labels()
     diverged = runs[runs["status"] == "diverged"]
     if len(diverged):
         listed = "; ".join(
-            f"{study.method_label(row.method)} / {row.game} / seed {row.seed} at "
+            f"{study.method_label(row.method)} / {labels[row.game]} / seed {row.seed} at "
             f"{frames_text(row.frames)} frames ({row.reason or 'no reason given'})"
             for row in diverged.itertuples()
         )
@@ -92,9 +94,9 @@ def _cells_text(study: Study, rows: pd.DataFrame, shown: int = 8) -> str:
     seeds: dict[tuple[str, ...], list[int]] = {}
     for seed, of_seed in rows.groupby("seed"):
         seeds.setdefault(tuple(of_seed["game"]), []).append(seed)
-    parts = []
+    parts, labels = [], game_labels()
     for games, of_games in seeds.items():
-        named = ", ".join(games[:shown])
+        named = ", ".join(labels[game] for game in games[:shown])
         if len(games) > shown:
             named += f" and {len(games) - shown} more"
         if len(games) == len(study.games) > 1:

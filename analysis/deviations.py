@@ -1,4 +1,4 @@
-"""Footnotes on what a study does otherwise than the papers: budgets, exploration, settings."""
+"""Footnotes on where a study deviates from the papers: budgets, exploration, settings."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from analysis.render import frames_text
 from analysis.study import UNTRAINED, Study
 
 # What the papers trained for: methods of the table's A3C rows ("1 day"), and the value-based ones;
-# Gorila's gives no number.
+# of Gorila's only summaries were read, and they give no number.
 A3C_PAPER_FRAMES = 320_000_000
 PAPER_FRAMES = {
     **dict.fromkeys(("dqn", "double_dqn", "dueling", "prioritized"), 200_000_000),
@@ -26,7 +26,7 @@ def budget_note(study: Study) -> str:
     parts = []
     for paper, labels in budgets.items():
         if paper is None:
-            parts.append(f"the paper of {', '.join(labels)} names no number of frames")
+            parts.append(f"no number of frames was found for the paper of {', '.join(labels)}")
             continue
         whose = (
             'the paper\'s A3C rows stand for 320M frames ("1 day") and about 1,000M ("4 days") per '
@@ -35,10 +35,11 @@ def budget_note(study: Study) -> str:
             else f"the papers of {', '.join(labels)} trained for {frames_text(paper)} frames"
         )
         shares = ", ".join(
-            f"{frames_text(frames)} {_percent(100 * frames / paper)}"
-            for frames in study.milestones_frames
+            f"{frames_text(frames)} {'is ' * (not place)}{_percent(100 * frames / paper)}"
+            + f" of {frames_text(paper)}" * (not place)
+            for place, frames in enumerate(study.milestones_frames)
         )
-        parts.append(f"{whose}; of {frames_text(paper)} are {shares}")
+        parts.append(f"{whose}; {shares}")
     text = f"Budgets: {'. '.join([parts[0], *(part[0].upper() + part[1:] for part in parts[1:])])}."
     least = min((paper for paper in budgets if paper), default=A3C_PAPER_FRAMES)
     small = [f for f in study.milestones_frames if f < SMALL_SHARE * least]
@@ -84,25 +85,28 @@ def override_notes(study: Study, runs: pd.DataFrame) -> list[str]:
     trained = [method for method in study.methods if method in set(runs["method"])]
     if not trained or study.only_random_play:
         return []
-    parts = []
-    for method in trained:
-        own = study.method_files.get(method, {}).get("settings", {})
-        changed = {
-            key: value
-            for key, value in study.expected_settings(method).items()
-            if own.get(key) != value
-        }
-        if changed:
-            values = ", ".join(
-                f"`{key}` {_value(own[key])} -> {_value(value)}"
-                if key in own
-                else f"`{key}` {_value(value)}"
-                for key, value in changed.items()
-            )
-            parts.append(f"{study.method_label(method)}: {values}")
-    if not parts:
+    changed = {method: _changed_settings(study, method) for method in trained}
+    same = [text for text in changed[trained[0]] if all(text in own for own in changed.values())]
+    parts = [("each method" if len(trained) > 1 else study.method_label(trained[0]), same)]
+    parts += [
+        (study.method_label(method), [text for text in own if text not in same])
+        for method, own in changed.items()
+    ]
+    listed = [f"{whose}: {', '.join(own)}" for whose, own in parts if own]
+    if not listed:
         return ["Settings are those of the method files; the study overrides none."]
-    return [f"Settings that the study changes from the method files: {'; '.join(parts)}."]
+    return [f"Settings that the study changes from the method files: {'; '.join(listed)}."]
+
+
+def _changed_settings(study: Study, method: str) -> list[str]:
+    own = study.method_files.get(method, {}).get("settings", {})
+    return [
+        f"`{key}` {_value(own[key])} -> {_value(value)}"
+        if key in own
+        else f"`{key}` {_value(value)}"
+        for key, value in study.expected_settings(method).items()
+        if own.get(key) != value
+    ]
 
 
 def _value(value: object) -> str:

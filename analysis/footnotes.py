@@ -6,7 +6,7 @@ from analysis import atari5
 from analysis.absences import missing_notes, truncated_notes
 from analysis.deviations import budget_note, exploration_notes, override_notes
 from analysis.normalise import NORMALISED_WITH, RULES, ZERO_RANDOM_GAME
-from analysis.reference import load_scores, normalised
+from analysis.reference import game_labels, load_scores, normalised
 from analysis.render import frames_text
 from analysis.study import UNTRAINED, Study
 from analysis.uncertainty import interval_note, noise_notes, seed_notes
@@ -20,7 +20,7 @@ ACTIONS = {"sample": "actions sampled from the policy", "greedy": "the likeliest
 TIME_TEXT = (
     "Training time of a row trained here is the mean over its runs (one game, one seed each): "
     "wall-clock time, and time summed over cores, on the hardware that the report names, "
-    "whatever else it did meanwhile: no measure of speed. Time summed over cores is recorded for "
+    "which may have been shared: no measure of speed. Time summed over cores is recorded for "
     "whole runs; up to an earlier milestone it is in proportion to wall-clock time. Published "
     "times are as printed."
 )
@@ -98,7 +98,8 @@ def _external_notes(study: Study) -> list[str]:
 
 def _atari5_note() -> str:
     error = 100 * atari5.RELATIVE_ERROR["atari5"]
-    games = ", ".join(atari5.COEFFICIENTS["atari5"])
+    labels = game_labels()
+    games = ", ".join(labels[game] for game in atari5.COEFFICIENTS["atari5"])
     human = atari5.estimate_median(dict.fromkeys(atari5.COEFFICIENTS["atari5"], 100.0))
     return (
         f"The median of 57 games is estimated from {games} (Aitchison et al. 2022). Its published "
@@ -112,14 +113,15 @@ def _atari5_note() -> str:
 def _game_list(study: Study, shown: int = 12) -> str:
     if len(study.games) > shown:
         return f" ({len(study.games)} games, each in tables/games)"
-    return f" ({', '.join(study.games)})"
+    labels = game_labels()
+    return f" ({', '.join(labels[game] for game in study.games)})"
 
 
 def _selection_note(study: Study) -> str:
     text = (
         "Selection says which policy of a run is reported. `final weights`: the one at the row's "
         "number of frames, as Mnih et al. 2016 report A3C; `best checkpoint`: the best evaluated "
-        "one, as in the papers of the value-based rows (Gorila's does not say); `not published`: "
+        "one, as in the papers of the value-based rows; `not published`: "
         "no statement was found; other words are the source's."
     )
     if len(study.milestones_frames) > 1:
@@ -143,9 +145,9 @@ def _selection_note(study: Study) -> str:
 
 
 IQM_TEXT = (
-    "IQM is the mean of the middle half of all runs' scores; a score that the edge of the half "
-    "cuts counts in part, so that rows with different numbers of seeds compare (rliable's own "
-    "rounds to whole scores)."
+    "IQM is the mean of the middle half of all runs' scores; a score on the edge counts in "
+    "part, so that rows with different numbers of seeds are comparable (rliable's own rounds to "
+    "whole scores)."
 )
 
 
@@ -154,10 +156,10 @@ def _all_games_text(table: pd.DataFrame) -> str:
     rows = table[table["all_games"].notna()]
     most = int(rows["all_games"].max())
     fewer = [
-        f"{int(count)} in {', '.join(own['row'])}"
+        f"{int(count)} for {', '.join(own['row'])}"
         for count, own in rows[rows["all_games"] < most].groupby("all_games")
     ]
-    return f"All games are {', but '.join([str(most), *fewer])}. "
+    return f"All games: {', but '.join([str(most), *fewer])}. "
 
 
 def same_network(table: pd.DataFrame) -> str | None:

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from analysis.reference import load_games, load_scores
+from analysis.reference import game_labels, load_scores
 from analysis.render import DASH, Grid, Row, frames_text
 from analysis.scores import run_scores
 from analysis.study import SELECTIONS, UNTRAINED, Study
@@ -50,7 +50,7 @@ def games_table(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     `seed:milestone;...` of the policies that have these scores), external (as trained, the study's
     own scores from elsewhere), published, reimplementation.
     """
-    labels = load_games().set_index("game")["label"]
+    labels = game_labels()
     published = load_scores()
     scores = run_scores(study, episodes)
     wanted = [("reference", study.references, "random"), ("reference", study.references, "human")]
@@ -182,7 +182,8 @@ def _other_column(row) -> str:
     budget = (
         "frames not published" if pd.isna(row.budget_frames) else frames_text(row.budget_frames)
     )
-    return f"{row.row}: {budget}, {row.protocol.replace('_', ' ')}, {row.selection}"
+    protocol = row.protocol.replace("noop_", "no-op ").replace("_", " ")
+    return f"{row.row}: {budget}, {protocol}, {row.selection}"
 
 
 def _wide(title: str, rows: pd.DataFrame, column, text, notes: list[str]) -> Grid:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.curves import Curve, Training, curves
 from analysis.plot_style import add_legend, empty_figure, new_figure, style
-from analysis.reference import load_curves, load_games, references
+from analysis.reference import game_labels, load_curves, references
 from analysis.render import frames_text
 from analysis.study import Study
 
@@ -27,7 +27,7 @@ def learning_curves(study: Study, training: Training, axis: str) -> Figure:
     width = {1: 6.4, 2: 9.0, 3: 11.0}.get(columns, 2.75 * columns)
     figure = new_figure(width, (3.2 if columns < 4 else 2.25) * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    labels = load_games().set_index("game")["label"]
+    labels = game_labels()
     table = references(study.references, study.games).set_index("game")
     points = load_curves()
     shown: dict[str, None] = {}

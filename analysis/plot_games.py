@@ -18,7 +18,7 @@ from analysis.plot_style import (
     scale_text,
     style,
 )
-from analysis.reference import load_games, load_scores, normalised
+from analysis.reference import game_labels, load_scores, normalised
 from analysis.scores import run_scores
 from analysis.study import Study
 
@@ -63,7 +63,7 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     if study.references != "human_starts":
         elsewhere, _ = _published("human_starts", HUMAN_STARTS_RULE)
     elsewhere = {m: scores for m, scores in elsewhere.items() if m not in published}
-    labels = load_games().set_index("game")["label"]
+    labels = game_labels()
     columns = 1 if len(study.games) <= 10 else 3
     rows = math.ceil(len(study.games) / columns)
     group = len(methods) + 0.9
@@ -83,7 +83,9 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
                     if method in source and game in source[method].index:
                         axes.plot(source[method][game], place * group + i, zorder=5, **look)
         middle = (len(methods) - 1) / 2
-        axes.set_yticks([i * group + middle for i in range(len(games))], labels[games])
+        axes.set_yticks(
+            [i * group + middle for i in range(len(games))], [labels[game] for game in games]
+        )
         axes.set_ylim(rows * group - 0.9, -0.9)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)

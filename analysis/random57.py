@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.io import write_csv, write_text
-from analysis.reference import check_scores, load_games, references
+from analysis.reference import check_scores, game_labels, load_games, references
 from analysis.render import DASH, number_text
 from analysis.scores import command, load_episodes
 from analysis.study import UNTRAINED, ResultsError, Study, load_study
@@ -107,7 +107,7 @@ def compare(study: Study, episodes: pd.DataFrame, reference: pd.DataFrame) -> pd
         ResultsError: for a game with fewer than two episodes.
     """
     table = references(study.references, study.games).set_index("game")
-    labels = load_games().set_index("game")["label"]
+    labels = game_labels()
     own = episodes[
         (episodes["method"] == UNTRAINED) & (episodes["milestone"] == study.milestones_frames[-1])
     ]

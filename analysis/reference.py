@@ -244,6 +244,12 @@ def normalised(
     return pd.Series(percent, index=rows["game"].to_numpy(), name=system)
 
 
+def game_labels() -> dict[str, str]:
+    """Return the printed name of each game, `Q*bert` for qbert, from config/games.csv."""
+    games = load_games()
+    return dict(zip(games["game"], games["label"], strict=True))
+
+
 def _read(path: str | Path, **options: Any) -> pd.DataFrame:
     # The default parser of pandas is off by one unit in the last place now and then.
     return pd.read_csv(path, float_precision="round_trip", **options)

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from scipy import stats
 
-from analysis.reference import references
+from analysis.reference import game_labels, references
 from analysis.render import number_text
 from analysis.scores import complete_seeds, run_scores, score_matrix
 from analysis.study import Study
@@ -53,20 +53,28 @@ def interval_note(study: Study, table: pd.DataFrame) -> str:
     few = trained[(trained["seeds"] > 1) & (trained["seeds"] < FEW_SEEDS)]
     counts = sorted({int(seeds) for seeds in few["seeds"]})
     if counts:
-        many = len(study.games)
-        where = f", where one game decides it and where the {many} games vary alike," * (many > 1)
         text += (
-            f" Intervals from {' or '.join(map(str, counts))} seeds are too narrow: were scores "
-            "normally distributed, that of a mean would hold the true mean not in "
-            f"{100 * study.level:g} % of cases but{where} in about "
-            f"{', in '.join(_coverage_text(study, seeds) for seeds in counts)}."
+            f" Intervals from {' or '.join(map(str, counts))} seeds are too narrow: if scores were "
+            f"normally distributed, a nominal {100 * study.level:g} % interval of a mean would "
+            f"contain the true mean in about {_coverage_text(study, counts)}."
         )
     return text
 
 
-def _coverage_text(study: Study, seeds: int) -> str:
-    held = dict.fromkeys(coverage(seeds, games, study.level) for games in (1, len(study.games)))
-    return f"{' and '.join(f'{100 * share:.0f}' for share in held)} % with {seeds} seeds"
+def _coverage_text(study: Study, counts: list[int]) -> str:
+    """Return `50 % of cases with 2 seeds`, where there are several games for one and for all."""
+    alone, alike = (
+        [f"{100 * coverage(seeds, games, study.level):.0f}" for seeds in counts]
+        for games in (1, len(study.games))
+    )
+    shares = [f"{share} % with {seeds}" for share, seeds in zip(alone, counts, strict=True)]
+    shares[0] = f"{alone[0]} % of cases with {counts[0]} seeds"
+    if len(study.games) == 1:
+        return " and ".join(shares)
+    return (
+        f"{' and '.join(shares)} where one game decides it, in {' and '.join(alike)} % where all "
+        f"{len(study.games)} games vary alike"
+    )
 
 
 def seed_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> list[str]:
@@ -107,7 +115,7 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
     table_of = references(study.references, study.games).set_index("game")
     span = (table_of["human"] - table_of["random"]).abs().reindex(scores["game"]).to_numpy()
     scores = scores.assign(error=100 * error.reindex(reached).to_numpy() / span)
-    errors, single = [], []
+    errors, single, labels = [], [], game_labels()
     for row in rows.itertuples():
         own = scores[(scores["method"] == row.method) & (scores["milestone"] == row.milestone)]
         own = own[own["seed"].isin(complete_seeds(study, scores, row.method, row.milestone))]
@@ -117,15 +125,16 @@ def noise_notes(study: Study, table: pd.DataFrame, episodes: pd.DataFrame) -> li
         by_game = 100 * own.groupby("game")["normalised"].mean()
         game = by_game.abs().idxmax()
         if len(by_game) > 2 and abs(by_game[game]) > DOMINANT_SHARE * by_game.abs().sum():
-            single.append(f"{name} {by_game.drop(game).mean():.1f} ({game})")
+            without = by_game.drop(game).mean()
+            single.append(f"{name} {without:.1f} ({labels[game]})")
     over = f" over {study.these_games}" if len(study.games) > 1 else ""
     out = [
         f"Standard error of the mean{over} from the evaluation episodes alone, "
-        f"in points of percent; what seeds differ by comes on top: {', '.join(errors)}."
+        f"in percentage points; what seeds differ by comes on top: {', '.join(errors)}."
     ]
     if single:
         out.append(
-            f"One game is more than {100 * DOMINANT_SHARE:g} % of these means, signs aside. "
-            f"Without it: {', '.join(single)}."
+            f"One game makes up more than {100 * DOMINANT_SHARE:g} % of the absolute scores behind "
+            f"these means. Without it: {', '.join(single)}."
         )
     return out

@@ -1,4 +1,4 @@
-"""What lies in results/STUDY and is not as the study now says, told before anything starts."""
+"""Find what in results/STUDY no longer matches the study, before anything starts."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _key(path: Iterable[str | int]) -> str:
 
 
 def allowed(value: Any, known: Iterable[str]) -> str:
-    """Return the end of a message on an unknown `value`: the nearest of `known`, and all of them."""
+    """Return how a message on an unknown `value` ends: the nearest of `known`, then all."""
     known = list(known)
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""

@@ -68,7 +68,7 @@ def test_a_mean_of_one_game_is_told(tmp_path: Path):
     markdown = tabulated(results)[1]
     scores = run_scores(load_study(results), load_episodes(results)).set_index("game")["normalised"]
     rest = 100 * scores[["breakout", "qbert"]].mean()
-    assert f"Without it: A2C at 1M {rest:.1f} (pong)." in markdown
+    assert f"Without it: A2C at 1M {rest:.1f} (Pong)." in markdown
 
 
 @pytest.mark.parametrize(("seeds", "covered"), [(2, 50), (3, 75), (4, 81), (5, None)])
@@ -88,7 +88,7 @@ def test_an_interval_of_few_seeds_says_how_narrow_it_is(
     scores = 100 * scores[scores["milestone"] == row["milestone"]]["normalised"]
     is_range = [row["mean_low"], row["mean_high"]] == pytest.approx([scores.min(), scores.max()])
     assert is_range == (seeds < 4)
-    words = f"not in 95 % of cases but in about {covered} % with {seeds} seeds."
+    words = f"the true mean in about {covered} % of cases with {seeds} seeds."
     assert (words in markdown) == (covered is not None) == ("too narrow" in markdown)
 
 
@@ -98,17 +98,17 @@ def test_notes_of_a_complete_study(analysed: Path):
         "no-op starts (0 to 29 no-op frames)",
         "4 evaluation episodes per run and milestone, actions sampled from the policy",
         "no-op-starts references, rule `plain`: 100 (score - random) / (human - random)",
-        "per game; of 320M are 400k 0.12 %, 1M 0.31 %. These are small budgets",
-        "All games are 57, but 49 in DQN, Gorila, Gorila (Nair 2015), A2C (Schulman 2017).",
+        "per game; 400k is 0.12 % of 320M, 1M 0.31 %. These are small budgets",
+        "All games: 57, but 49 for DQN, Gorila, Gorila (Nair 2015), A2C (Schulman 2017).",
         "Network, precision and device: mnih2013, fp32, cpu.",
         "95 % intervals by stratified bootstrap over seeds (percentile, 200 repetitions",
-        "Intervals from 3 seeds are too narrow: were scores normally distributed, that of a mean "
-        "would hold the true mean not in 95 % of cases but, where one game decides it and where "
-        "the 2 games vary alike, in about 75 and 82 % with 3 seeds.",
-        "REINFORCE: `network` nature -> mnih2013; A2C: `network` nature -> mnih2013, `lanes` 16",
+        "Intervals from 3 seeds are too narrow: if scores were normally distributed, a nominal "
+        "95 % interval of a mean would contain the true mean in about 75 % of cases with 3 seeds "
+        "where one game decides it, in 82 % where all 2 games vary alike.",
+        "method files: each method: `network` nature -> mnih2013; A2C: `lanes` 16 -> 8.",
     ):
         assert words in notes
-    for words in ("One seed", "Diverged", "met the limit of frames", "Missing", "explore alike"):
+    for words in ("One seed", "Diverged", "cut at the frame limit", "Missing", "explore alike"):
         assert words not in notes
 
 
@@ -125,7 +125,7 @@ def test_random_play_is_counted_once(tmp_path: Path):
                 run_folder(results, "random", "pong", 0), milestone, row, "ended", "truncated"
             )
     markdown = tabulated(results)[1]
-    assert "by then: Random in pong (3 of 4)." in markdown
+    assert "score so far: Random in Pong (3 of 4)." in markdown
     shutil.rmtree(results / "runs/random")
     markdown = tabulated(results)[1]
     assert (
@@ -151,8 +151,8 @@ def test_budgets_are_compared_with_those_of_the_methods_papers(tmp_path: Path):
     results = synthetic.write_study(tmp_path / "study", methods=methods, seeds=[0])
     markdown = tabulated(results)[1]
     assert (
-        "Budgets: the papers of DQN trained for 200M frames; of 200M are 400k 0.2 %, 1M 0.5 %. "
-        "The paper of Gorila names no number of frames. The paper's A3C rows stand for"
+        "Budgets: the papers of DQN trained for 200M frames; 400k is 0.2 % of 200M, 1M 0.5 %. "
+        "No number of frames was found for the paper of Gorila. The paper's A3C rows stand for"
     ) in markdown
     values = synthetic.write_study(tmp_path / "b", methods=["dqn"], milestones_frames=[90_000_000])
     assert "A3C rows stand" not in tabulated(values)[1]
@@ -260,12 +260,12 @@ def test_one_seed_at_one_milestone_says_so(tmp_path: Path):
 
 def test_episodes_cut_at_the_limit_are_counted(tmp_path: Path):
     results = synthetic.write_study(tmp_path / "study")
-    assert "met the limit of frames" not in tabulated(results)[1]
+    assert "cut at the frame limit" not in tabulated(results)[1]
     for seed, row in ((0, 1), (0, 3), (2, 0)):
         folder = run_folder(results, "a2c", "pong", seed)
         synthetic.change_cell(folder, 1_000_000, row, "ended", "truncated")
     markdown = tabulated(results)[1]
-    assert "count with the score they had by then: A2C at 1M in pong (3 of 12)." in markdown
+    assert "counted with their score so far: A2C at 1M in Pong (3 of 12)." in markdown
 
 
 def test_of_many_cut_episodes_a_dozen_is_listed(tmp_path: Path):
@@ -276,7 +276,7 @@ def test_of_many_cut_episodes_a_dozen_is_listed(tmp_path: Path):
     for milestone in milestones:
         folder = run_folder(results, "a2c", "pong", 0)
         synthetic.change_cell(folder, milestone, 0, "ended", "truncated")
-    assert "A2C at 1.2M in pong (1 of 4) and 1 more." in tabulated(results)[1]
+    assert "A2C at 1.2M in Pong (1 of 4) and 1 more." in tabulated(results)[1]
 
 
 def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
@@ -284,9 +284,9 @@ def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
     synthetic.diverge(run_folder(results, "a2c", "pong", 2), 600_000)
     (run_folder(results, "reinforce", "breakout", 0) / "run.json").unlink()
     table, markdown = tabulated(results)
-    assert "Diverged runs: A2C / pong / seed 2 at 600k frames (loss is nan at 600000" in markdown
-    assert "A2C at 1M: the run diverged before this milestone (seed 2 in pong)" in markdown
-    assert "REINFORCE: no finished run (seed 0 in breakout)" in markdown
+    assert "Diverged runs: A2C / Pong / seed 2 at 600k frames (loss is nan at 600000" in markdown
+    assert "A2C at 1M: the run diverged before this milestone (seed 2 in Pong)" in markdown
+    assert "REINFORCE: no finished run (seed 0 in Breakout)" in markdown
     assert "Missing, 3 of 24 (12 runs x 2 milestones)" in markdown
     seeds = table[table["kind"] == "trained"].set_index(["method", "milestone"])["seeds"]
     assert seeds.to_dict() == {
@@ -308,6 +308,6 @@ def test_what_is_missing_is_said_once(tmp_path: Path):
     markdown = tabulated(results)[1]
     missing = "REINFORCE, A2C: no finished run (seeds 1, 2 in all 2 games); "
     assert (
-        f"{missing}A2C at 400k: the policy has not been evaluated (seed 0 in breakout). A"
+        f"{missing}A2C at 400k: the policy has not been evaluated (seed 0 in Breakout). A"
         in markdown
     )

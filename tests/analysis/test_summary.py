@@ -38,7 +38,7 @@ def test_notes_name_what_is_not_there(tmp_path: Path):
     short, _ = summarised(results)
     assert "Not trained in this study: Actor-critic, DQN, Gorila" in short
     assert ". Missing, 2 of " in short
-    assert "A2C: no finished run (seed 0 in pong)" in short
+    assert "A2C: no finished run (seed 0 in Pong)" in short
     assert "not trained in this study |" not in short
 
 

@@ -67,7 +67,7 @@ if UNNAMED := unnamed_runs(STUDY, Path(RESULTS)):
 
 onerror:
     print(
-        f"Trainings that were stopped or failed go on from their last checkpoint with the same command. Output: {LOGS};"
+        f"Trainings that were stopped or failed continue from their last resume state with the same command. Output: {LOGS};"
         f" progress: python -m analysis.status {RESULTS}"
     )
 

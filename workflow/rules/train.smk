@@ -1,6 +1,6 @@
 # One training run = one method, one game, one seed. The resume state lies in the run's folder and is
 # not declared: Snakemake deletes declared outputs of a failed job. The log is outside for the same reason;
-# Snakemake deletes it before a job too, so that it is the last attempt's. All are in resume/attempts.log.
+# Snakemake deletes it before a job too, so that it is the last attempt's. resume/attempts.log has a line on each.
 
 
 rule train_run:
