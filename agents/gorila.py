@@ -19,7 +19,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,11 @@ from torch import Tensor
 
 from agents.atari import FRAMES_PER_STEP
 from agents.config import GorilaSettings
-from agents.gorila_workers import Actor, Learner, Plan
+from agents.gorila_processes import KINDS, Process, Processes, Task
+from agents.gorila_workers import Plan
 from agents.lanes import FinishedEpisode
 from agents.networks import build_action_values
 from agents.optim import FlatParameters
-from agents.parameter_server import ParameterShard
 from agents.ray_cluster import connect, import_ray
 from agents.schedules import Diverged, learning_rate, warmup
 from agents.seeding import derive_seed
@@ -40,34 +39,8 @@ from agents.shares import shares
 from agents.training import Training
 
 UPDATES_PER_TASK = 16  # at most; a rollout that arrives meanwhile waits for them
-PATIENT_DEATHS = 10  # without a frame between them; from then on with a pause
-DEATHS_WITHOUT_PROGRESS = 30  # then the fault is not a process's own
 
 logger = logging.getLogger(__name__)
-
-KINDS = {"actor": Actor, "learner": Learner, "shard": ParameterShard, "replica": ParameterShard}
-
-
-@dataclass
-class _Process:
-    """A process of Ray, as the driver sees it."""
-
-    kind: str
-    index: int
-    incarnation: int
-    handle: Any
-    node: str
-    busy: int = 0  # tasks of it that the driver waits for
-    adding: int = 0  # of them, rollouts of this actor that its learner has not stored yet
-    usage: tuple[float, int] = (0.0, 0)
-    stored_decisions: int = 0
-
-
-@dataclass
-class _Task:
-    kind: str  # prepare | play | add | learn | death
-    process: _Process
-    content: dict[str, Any] = field(default_factory=dict)
 
 
 class Gorila(Training):
@@ -142,13 +115,9 @@ class Gorila(Training):
             "actors": [None] * settings.actors,
             "learners": [None] * settings.learners,
         }
-        self._processes: dict[tuple[str, int], _Process] = {}
-        self._tasks: dict[Any, _Task] = {}
+        self._processes = Processes(self._ray)
         self._pending: list[FinishedEpisode] = []
         self._episode = np.zeros((settings.actors, settings.lanes_per_actor), np.int64)
-        self._incarnations = {kind: 0 for kind in KINDS}  # begun so far, of all indices
-        self._past_core_seconds = 0.0
-        self._deaths = 0  # since frames were reported last
         self._own_ray = False
 
     # --- interface of Training
@@ -183,7 +152,7 @@ class Gorila(Training):
             "shards": [_with_tensors(shard) for shard in found["shards"]],
             "actors": found["actors"],
             "learners": [_with_tensors(learner) for learner in found["learners"]],
-            "incarnations": dict(self._incarnations),
+            "incarnations": dict(self._processes.incarnations),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -191,7 +160,7 @@ class Gorila(Training):
         self.frames = state["frames"]
         self._credit_decisions = state["credit_decisions"]
         self.counts = dict(state["counts"])
-        self._incarnations = dict(state["incarnations"])
+        self._processes.incarnations = dict(state["incarnations"])
         self._start = {
             "shards": [_with_arrays(shard) for shard in state["shards"]],
             "actors": state["actors"],
@@ -203,93 +172,57 @@ class Gorila(Training):
 
     def close(self) -> None:
         """End the processes, and Ray where it was started here."""
-        for process in self._processes.values():
-            self._ray.kill(process.handle)
-        self._processes, self._tasks = {}, {}
+        self._processes.end()
         if self._own_ray:
             self._ray.shutdown()
             self._own_ray = False
 
     def core_seconds_of_workers(self) -> float:
         """CPU seconds of all processes as last reported; Ray's own are not among them."""
-        return self._past_core_seconds + sum(p.usage[0] for p in self._processes.values())
+        return self._processes.core_seconds()
 
     def peak_memory_of_workers(self) -> int:
         """Sum of the processes' peak resident bytes (pages they share are counted in each)."""
-        return sum(process.usage[1] for process in self._processes.values())
+        return self._processes.peak_memory()
 
     # --- processes
 
     def _begin(self) -> None:
-        if self._processes:
+        if self._processes.there:
             return
-        settings = self.settings
+        settings, get = self.settings, self._ray.get
         self._own_ray = connect(settings.actors + settings.learners)
         for index in range(settings.shards):
-            self._spawn("shard", index)
-            self._spawn("replica", index)
-        for index in range(settings.shards):
-            shard = self._processes["shard", index].handle
-            self._ray.get(shard.restore.remote(self._start["shards"][index]))
-            self._ray.get(shard.follow.remote(self._processes["replica", index].handle))
+            shard = self._begin_server("shard", index)
+            replica = self._begin_server("replica", index)
+            get(shard.handle.restore.remote(self._start["shards"][index]))
+            get(shard.handle.follow.remote(replica.handle))
         for index in range(settings.actors):
-            self._spawn("actor", index, self._start["actors"][index])
+            self._begin_worker("actor", index, self._start["actors"][index])
         for index in range(settings.learners):
-            self._spawn("learner", index, _with_arrays(self._start["learners"][index]))
+            self._begin_worker("learner", index, _with_arrays(self._start["learners"][index]))
 
-    def _node(self, kind: str, index: int) -> str:
-        """Return the node for a process: in turn, but a replica not beside its shard."""
-        nodes = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
-        partner = {"replica": "shard", "shard": "replica"}.get(kind)
-        beside = self._processes.get((partner, index))
-        others = [node for node in nodes if beside is None or node != beside.node] or nodes
-        return others[index % len(others)]
+    def _begin_server(self, kind: str, index: int) -> Process:
+        settings = self.settings
+        limits = settings.max_staleness_updates, settings.adagrad_epsilon
+        return self._processes.begin(kind, index, *limits)
 
-    def _spawn(self, kind: str, index: int, state: Any = None) -> _Process:
-        ray = self._ray
-        node = self._node(kind, index)
-        # Not soft: Ray places a process that reserves no CPU anywhere then.
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        # The watch has a thread of its own; all else of a process is done in turn.
-        remote = ray.remote(concurrency_groups={"watch": 1})(KINDS[kind])
-        options = remote.options(num_cpus=0, max_restarts=0, scheduling_strategy=strategy)
-        if KINDS[kind] is ParameterShard:
-            settings = self.settings
-            handle = options.remote(settings.max_staleness_updates, settings.adagrad_epsilon)
-        else:
-            handle = options.remote()
-        self._incarnations[kind] += 1
-        process = _Process(kind, index, self._incarnations[kind], handle, node)
-        self._processes[kind, index] = process
-        watch = handle.until_death.options(concurrency_group="watch").remote()
-        self._tasks[watch] = _Task("death", process)
-        if kind in ("actor", "learner"):
-            answer = handle.prepare.remote(self._plan, index, process.incarnation, state)
-            self._submit("prepare", process, answer)
-        return process
+    def _begin_worker(self, kind: str, index: int, state: Any = None) -> None:
+        process = self._processes.begin(kind, index)
+        answer = process.handle.prepare.remote(self._plan, index, process.incarnation, state)
+        self._processes.submit("prepare", process, answer)
 
-    def _replace(self, process: _Process, error: Exception) -> None:
-        """Put a new process in the place of a dead one; once, however often its death is told."""
-        kind, index = process.kind, process.index
-        if self._processes.get((kind, index)) is not process:
+    def _replace(self, process: Process, error: Exception) -> None:
+        """Put a new process in the place of one that died."""
+        if not self._processes.bury(process, error):
             return
-        self._deaths += 1
-        if self._deaths > DEATHS_WITHOUT_PROGRESS:
-            raise RuntimeError(
-                f"gorila: {self._deaths} processes died without a frame between them, "
-                f"{kind} {index} last"
-            ) from error
-        if self._deaths > PATIENT_DEATHS:
-            time.sleep(3.0)  # Ray may list a node that was lost for some seconds more
-        logger.warning("gorila: %s %d died (%s) and is replaced", kind, index, type(error).__name__)
-        self._ray.kill(process.handle)  # where it was cut off only
-        self._past_core_seconds += process.usage[0]
+        kind, index = process.kind, process.index
         self.counts[f"replaced_{kind}s"] += 1
         if kind == "actor":
             self._episode[index] += 1  # the next episode of each lane, the one begun is lost
-            self._spawn(kind, index, self._lanes_at_a_start(index))
+            self._begin_worker(kind, index, self._lanes_at_a_start(index))
         elif kind == "learner":
-            self._spawn(kind, index)
+            self._begin_worker(kind, index)
         else:
             self._take_over(kind, index, error)
 
@@ -303,15 +236,12 @@ class Gorila(Training):
 
     def _take_over(self, kind: str, index: int, error: Exception) -> None:
         """Make the one left of a shard and its replica the shard, and a new process its replica."""
+        there = self._processes.there
         if kind == "shard":
-            left = self._processes["replica", index]
-            left.kind = "shard"
-            self._processes["shard", index] = left
-        shard = self._processes["shard", index]
-        del self._processes["replica", index]
+            self._processes.promote(there["replica", index])
         try:
-            replica = self._spawn("replica", index)
-            self._ray.get(shard.handle.follow.remote(replica.handle))
+            replica = self._begin_server("replica", index)
+            self._ray.get(there["shard", index].handle.follow.remote(replica.handle))
         except self._ray.exceptions.RayTaskError:
             pass  # the new replica is dead already: its own death is told next
         except self._ray.exceptions.RayActorError:
@@ -322,42 +252,35 @@ class Gorila(Training):
 
     # --- work
 
-    def _submit(self, kind: str, process: _Process, answer: Any, **content: Any) -> None:
-        process.busy += 1
-        self._tasks[answer] = _Task(kind, process, content)
-
-    def _all(self, kind: str) -> list[_Process]:
-        return [p for _, p in sorted(self._processes.items()) if p.kind == kind]
-
-    def _ready_learners(self) -> list[_Process]:
+    def _ready_learners(self) -> list[Process]:
         """Learners with their share of what is played before learning starts."""
-        settings = self.settings
+        settings, learners = self.settings, self._processes.of("learner")
         of_actor = settings.learning_starts_frames / FRAMES_PER_STEP / settings.actors
         needed = {
             learner.index: of_actor * len(range(learner.index, settings.actors, settings.learners))
-            for learner in self._all("learner")
+            for learner in learners
         }
-        return [p for p in self._all("learner") if p.stored_decisions >= max(needed[p.index], 1)]
+        return [p for p in learners if p.stored_decisions >= max(needed[p.index], 1)]
 
     def _dispatch(self, until_frames: int) -> None:
         """Give work to who has none: rollouts up to `until_frames`, updates as far as due."""
         settings = self.settings
-        shards = [process.handle for process in self._all("shard")]
+        shards = [process.handle for process in self._processes.of("shard")]
         ready = self._ready_learners()
         # Not before an update is due, or nobody would have work.
         enough = max(self._round_decisions, settings.decisions_per_update)
         behind = bool(ready) and self._credit_decisions >= enough
         per_rollout = settings.lanes_per_actor * settings.rollout_steps * FRAMES_PER_STEP
-        playing = sum(task.kind == "play" for task in self._tasks.values())
-        for actor in self._all("actor"):
+        playing = len(self._processes.at("play"))
+        for actor in self._processes.of("actor"):
             if behind or self.frames + playing * per_rollout >= until_frames:
                 break
             if actor.busy == 0 and actor.adding < 2:
                 report, rollout = actor.handle.play.options(num_returns=2).remote(shards)
-                self._submit("play", actor, report, rollout=rollout)
+                self._processes.submit("play", actor, report, rollout=rollout)
                 playing += 1
         due = self._credit_decisions // settings.decisions_per_update
-        busy = {id(task.process) for task in self._tasks.values() if task.kind == "learn"}
+        busy = {id(task.process) for task in self._processes.at("learn")}
         idle = [process for process in ready if id(process) not in busy]
         for learner in idle:
             updates = min(UPDATES_PER_TASK, math.ceil(due / len(ready)))
@@ -367,20 +290,14 @@ class Gorila(Training):
                 rate = learning_rate(settings, self.frames, self.budget_frames)
                 rate *= warmup(settings, self.counts["updates"])
                 answer = learner.handle.learn.remote(shards, updates, rate)
-                self._submit("learn", learner, answer, updates=updates)
+                self._processes.submit("learn", learner, answer, updates=updates)
 
     def _wait(self, timeout_seconds: float) -> None:
         """Wait for something to happen, and see to all that has."""
-        waiting = list(self._tasks)
-        ready, _ = self._ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
-        if ready:
-            ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
-        for answer in ready:
-            task = self._tasks.pop(answer, None)
-            if task is not None:
-                self._finish(task, answer)
+        for task, answer in self._processes.wait(timeout_seconds):
+            self._finish(task, answer)
 
-    def _finish(self, task: _Task, answer: Any) -> None:
+    def _finish(self, task: Task, answer: Any) -> None:
         errors, process = self._ray.exceptions, task.process
         result, error = None, None
         try:
@@ -395,7 +312,7 @@ class Gorila(Training):
             process.busy -= 1
         if task.kind == "play" and result is not None:
             # A report that comes after its actor's death: the successor plays these episodes.
-            if self._processes.get((process.kind, process.index)) is process:
+            if self._processes.is_there(process):
                 self._played(process, result, task.content["rollout"])
         elif task.kind == "add":
             task.content["actor"].adding -= 1
@@ -405,27 +322,27 @@ class Gorila(Training):
         if error is not None:
             self._replace(process, error)
 
-    def _stored(self, learner: _Process, decisions: int) -> None:
+    def _stored(self, learner: Process, decisions: int) -> None:
         learner.stored_decisions += decisions
         if self._ready_learners():
             self._credit_decisions += decisions
 
-    def _played(self, actor: _Process, report: dict[str, Any], rollout: Any) -> None:
+    def _played(self, actor: Process, report: dict[str, Any], rollout: Any) -> None:
         actor.usage = report["usage"]
         if not report["decisions"]:
             time.sleep(0.05)  # a shard is dead, and its death not told yet
             return
-        self._deaths = 0
+        self._processes.progress()
         self.frames += report["decisions"] * FRAMES_PER_STEP
         self._pending += report["finished"]
         for episode in report["finished"]:
             self._episode.reshape(-1)[episode.lane] += 1
-        learner = self._processes["learner", actor.index % self.settings.learners]
+        learner = self._processes.there["learner", actor.index % self.settings.learners]
         actor.adding += 1
         answer = learner.handle.add.remote(actor.index, rollout)
-        self._submit("add", learner, answer, actor=actor)
+        self._processes.submit("add", learner, answer, actor=actor)
 
-    def _learnt(self, learner: _Process, report: dict[str, Any] | None, updates: int) -> None:
+    def _learnt(self, learner: Process, report: dict[str, Any] | None, updates: int) -> None:
         left = updates - (report["updates"] if report else 0)
         self._credit_decisions += left * self.settings.decisions_per_update
         if report is None:
@@ -443,23 +360,23 @@ class Gorila(Training):
     def _settle(self) -> None:
         """Return when every rollout is stored, every update that is due is done, and all wait."""
         self._dispatch(self.frames)
-        while any(task.kind != "death" for task in self._tasks.values()):
+        while any(task.kind != "death" for task in self._processes.tasks.values()):
             self._wait(1.0)
             self._dispatch(self.frames)
 
     def _standstill(self) -> dict[str, list[Any]]:
         """Return the states of all processes while nobody works; asked again if one dies."""
         self._begin()
+        of, get = self._processes.of, self._ray.get
         while True:
             self._settle()
             try:
                 found = {
-                    f"{kind}s": self._ray.get([p.handle.state.remote() for p in self._all(kind)])
+                    f"{kind}s": get([process.handle.state.remote() for process in of(kind)])
                     for kind in ("shard", "actor", "learner")
                 }
-                for kind in ("shard", "replica"):
-                    for process in self._all(kind):
-                        process.usage = self._ray.get(process.handle.usage.remote())
+                for process in (*of("shard"), *of("replica")):
+                    process.usage = get(process.handle.usage.remote())
                 return found
             except self._ray.exceptions.RayActorError:
                 self._wait(1.0)  # the watch tells whose death it was

@@ -23,6 +23,7 @@ LAYERS = [
     ("lanes", "replay", "parameter_server"),
     ("actor_critic", "q_learning", "training"),
     ("gorila_workers",),
+    ("gorila_processes",),
     ("episodes", "lockstep", "asynchronous", "experience_replay", "random_play", "gorila"),
     ("methods",),
     ("run", "evaluate", "audit", "export"),

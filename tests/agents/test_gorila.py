@@ -22,6 +22,7 @@ from agents import (
     schedules,
     value_targets,
 )
+from agents.gorila_processes import Processes
 from agents.lanes import TrainingLanes
 from agents.optim import FlatParameters
 from agents.parameter_server import ParameterShard
@@ -356,13 +357,13 @@ def dispatched(chosen: Any, credit: int, updates: int = 0) -> list[tuple]:
         learn=SimpleNamespace(remote=lambda *work: given.append(("learn", *work[1:]))),
     )
     process = {"handle": handle, "index": 0, "busy": 0, "adding": 0, "stored_decisions": 10**9}
-    driver._processes = {
-        number: SimpleNamespace(kind=kind, **process)
-        for number, kind in enumerate(("actor", "learner", "shard"))
+    driver._processes = Processes(SimpleNamespace())
+    driver._processes.there = {
+        (kind, 0): SimpleNamespace(kind=kind, **process) for kind in ("actor", "learner", "shard")
     }
     driver.settings, driver.frames, driver.budget_frames = chosen, 0, 10**6
     driver.counts = {"updates": updates}
-    driver._tasks, driver._credit_decisions, driver._round_decisions = {}, credit, 200
+    driver._credit_decisions, driver._round_decisions = credit, 200
     driver._dispatch(10**6)
     return given
 
@@ -378,8 +379,11 @@ def test_learners_begin_when_their_actors_have_played_their_part() -> None:
     driver = object.__new__(gorila.Gorila)
     driver.settings = tiny(actors=3, learning_starts_frames=4800)
     for stored, ready in (((799, 399), []), ((800, 399), [0]), ((799, 400), [1])):
-        driver._processes = {
-            index: SimpleNamespace(kind="learner", index=index, stored_decisions=decisions)
+        driver._processes = Processes(SimpleNamespace())
+        driver._processes.there = {
+            ("learner", index): SimpleNamespace(
+                kind="learner", index=index, stored_decisions=decisions
+            )
             for index, decisions in enumerate(stored)
         }
         assert [learner.index for learner in driver._ready_learners()] == ready

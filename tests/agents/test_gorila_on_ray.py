@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from agents import checkpoint, gorila, methods, networks, ray_cluster
+from agents.gorila_processes import KINDS
 from agents.parameter_server import ParameterShard
 from tests.agents import worlds
 from tests.agents.gorila_world import BUDGET, shard, solves, tiny
@@ -94,7 +95,7 @@ def test_one_of_each_is_killed_and_the_run_goes_on(
             episodes += training.advance(BUDGET)
             if victims and training.frames > 1000 * (6 - len(victims)):
                 kind, index = victims.pop(0)
-                handle = training._processes[kind, index].handle
+                handle = training._processes.there[kind, index].handle
                 if kind == "learner":  # from outside, as a machine out of memory does it
                     pid = ray.get(handle.__ray_call__.remote(lambda self: os.getpid()))
                     os.kill(pid, signal.SIGKILL)
@@ -111,7 +112,7 @@ def test_one_of_each_is_killed_and_the_run_goes_on(
     assert BUDGET <= training.frames < BUDGET + 2 * 4 * 5 * 4
     assert solves(episodes)
     replaced = {key: n for key, n in state["counts"].items() if key.startswith("replaced")}
-    assert replaced == {f"replaced_{kind}s": 1 for kind in gorila.KINDS}
+    assert replaced == {f"replaced_{kind}s": 1 for kind in KINDS}
     for line in ("actor 0 died", "learner 1 died", "shard 0 died", "replica 1 died"):
         assert f"gorila: {line}" in caplog.text
     decisions = (BUDGET - 800) / 4
@@ -145,7 +146,7 @@ def test_one_of_each_is_killed_and_the_run_goes_on(
         assert torch.equal(torch.cat([weights.flatten() for weights in policy.values()]), flat)
     finally:
         later.close()
-    assert not later._processes
+    assert not later._processes.there
 
 
 @upon_ray
@@ -158,10 +159,10 @@ def test_what_a_replaced_actor_still_reports_is_not_counted(ray: Any) -> None:
         while not reports:
             training._wait(0.1)
             training._dispatch(BUDGET)
-            tasks = training._tasks.items()
+            tasks = training._processes.tasks.items()
             reports = [ref for ref, task in tasks if task.kind == "play" and not task.process.index]
         ray.wait(reports, timeout=60)
-        task = training._tasks.pop(reports[0])
+        task = training._processes.tasks.pop(reports[0])
         ray.kill(task.process.handle)
         frames = training.frames
         training._replace(task.process, RuntimeError("its death is told first"))
@@ -198,9 +199,9 @@ def run_on_two_nodes() -> None:
                     lambda self: ray.get_runtime_context().get_node_id()
                 )
             )
-            for name, process in training._processes.items()
+            for name, process in training._processes.there.items()
         }
-        for kind in gorila.KINDS:
+        for kind in KINDS:
             assert where[kind, 0] != where[kind, 1], (kind, where)
         assert all(where["shard", index] != where["replica", index] for index in range(2))
         print("two nodes:", sorted(set(where.values())), flush=True)

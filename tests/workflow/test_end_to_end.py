@@ -268,7 +268,10 @@ def test_interrupted_training_goes_on(tmp_path: Path) -> None:
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(timeout=60) != 0
     assert not (run / "run.json").exists()
-    assert "continue from their last resume state with the same" in (tmp_path / "first.log").read_text()
+    assert (
+        "continue from their last resume state with the same"
+        in (tmp_path / "first.log").read_text()
+    )
 
     second = project.snakemake(*command)
     assert second.returncode == 0, second.stdout
