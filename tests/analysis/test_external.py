@@ -11,7 +11,7 @@ from analysis.reference import references
 from analysis.scores import load_episodes, run_scores
 from analysis.study import load_study
 from tests.analysis import synthetic
-from tests.analysis.conftest import analyse
+from tests.analysis.conftest import analyse, tabulated
 
 MINE = {
     "label": "My agent",
@@ -51,6 +51,15 @@ def test_its_row_is_over_the_games_of_the_study_and_its_own_seeds(compared: Path
     assert row["mean_low"] == pytest.approx(np.mean(np.min(by_game, axis=1)))
     assert row["mean_high"] == pytest.approx(np.mean(np.max(by_game, axis=1)))
     assert table.loc["single", ["mean_low", "mean_high"]].isna().all()
+
+
+def test_it_may_have_more_seeds_than_the_study_and_others(tmp_path: Path):
+    mine = MINE | {"scores": {game: [1.0, 2.0, 4.0] for game in ("pong", "breakout")}}
+    results = synthetic.write_study(tmp_path / "study", seeds=[7], external={"mine": mine})
+    table = tabulated(results)[0].set_index("method")
+    assert table.loc["mine", "seeds"] == 3
+    means = [percent(game, 7 / 3) for game in ("pong", "breakout")]
+    assert table.loc["mine", "mean"] == pytest.approx(np.mean(means))
 
 
 def test_the_rows_trained_here_stay_what_they_are(compared: Path, analysed: Path):
