@@ -203,8 +203,7 @@ class Gorila(Training):
             self._begin_worker("learner", index, _with_arrays(self._start["learners"][index]))
 
     def _begin_server(self, kind: str, index: int) -> Process:
-        settings = self.settings
-        limits = settings.max_staleness_updates, settings.adagrad_epsilon
+        limits = self.settings.max_staleness_updates, self.settings.adagrad_epsilon
         return self._processes.begin(kind, index, *limits)
 
     def _begin_worker(self, kind: str, index: int, state: Any = None) -> None:

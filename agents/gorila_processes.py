@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -99,13 +100,17 @@ class Processes:
         """Return the tasks of `kind` that are waited for."""
         return [task for task in self.tasks.values() if task.kind == kind]
 
-    def wait(self, timeout_seconds: float) -> list[tuple[Task, Any]]:
-        """Wait for something to happen; return all that has, tasks with their answers."""
+    def wait(self, timeout_seconds: float) -> Iterator[tuple[Task, Any]]:
+        """Wait for something to happen; yield all that has, tasks with their answers.
+
+        What the caller does not come to, for an error, is waited for again.
+        """
         waiting = list(self.tasks)
         ready, _ = self._ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
         if ready:
             ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
-        return [(self.tasks.pop(answer), answer) for answer in ready]
+        for answer in ready:
+            yield self.tasks.pop(answer), answer
 
     def progress(self) -> None:
         """Forget the deaths so far: there has been a frame since."""

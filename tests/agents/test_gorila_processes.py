@@ -34,3 +34,13 @@ def test_deaths_without_progress_end_the_run(monkeypatch: pytest.MonkeyPatch) ->
         dies()
     with pytest.raises(RuntimeError, match="31 processes died without a frame between them, actor"):
         dies()
+
+
+def test_what_was_not_come_to_is_waited_for_again() -> None:
+    there = Processes(SimpleNamespace(wait=lambda waiting, **_: (waiting, [])))
+    process = Process("actor", 0, 1, object(), "node")
+    for answer in ("one", "two"):
+        there.submit("play", process, answer)
+    assert next(there.wait(1.0))[1] == "one"
+    assert [answer for _, answer in there.wait(1.0)] == ["two"]
+    assert not there.tasks
