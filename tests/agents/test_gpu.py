@@ -10,8 +10,8 @@ import torch
 
 from agents import atari, train
 from agents.actor_critic import RolloutWorker
+from tests.agents.command_line import arguments
 from tests.agents.conftest import evaluation
-from tests.agents.test_train import arguments
 from tests.agents.worlds import settings
 
 pytestmark = [

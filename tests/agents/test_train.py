@@ -1,9 +1,8 @@
-"""The training command: records, milestones, divergence, wrong input."""
+"""The training command: records, milestones, divergence, costs."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import math
 import os
@@ -17,22 +16,7 @@ from agents import atari, checkpoint, methods, provenance, train
 from agents import run as run_module
 from agents.run import LOG_HEADER, RECENT_EPISODES, Run
 from agents.usage import usage
-from tests.agents.worlds import METHODS
-
-
-def arguments(out: Path, method: str = "a2c", **changes: str) -> list[str]:
-    """Arguments of a run of one to two seconds; values are split at blanks."""
-    values = {
-        "method": str(METHODS / f"{method}.yaml"),
-        "game": "breakout",
-        "seed": "0",
-        "milestones-frames": "1600 3200",
-        "device": "cpu",
-        "set": '{"network":"mnih2013","lanes":2,"rollout_steps":10}',
-        "out": str(out),
-        **{key.replace("_", "-"): value for key, value in changes.items()},
-    }
-    return [word for key, value in values.items() for word in (f"--{key}", *value.split())]
+from tests.agents.command_line import arguments
 
 
 @pytest.fixture(scope="module")
@@ -229,65 +213,6 @@ def test_weights_that_are_not_finite_are_never_kept(
     assert not list(tmp_path.rglob("80.pt"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"game": "pongg"}, ["game", "pongg", "pong,"]),
-        ({"protocol": "human"}, ["protocol", "human", "noop, sticky"]),
-        ({"seed": "-1"}, ["seed", "-1"]),
-        ({"milestones_frames": "200 100"}, ["milestones_frames", "200, 100", "ascending"]),
-        ({"milestones_frames": "0"}, ["milestones_frames", "0", "positive"]),
-        ({"set": "{network}"}, ["--set", "{network}", "JSON"]),
-        ({"set": "3"}, ["--set", "3", "object"]),
-        ({"set": '{"lernen":1}'}, ["lernen", "learning_rate"]),
-        ({"set": '{"network":"resnet"}'}, ["network", "resnet", "mnih2013, nature"]),
-        ({"method": "nowhere/a4c.yaml"}, ["a4c.yaml", "methods there"]),
-    ],
-)
-def test_wrong_input_is_named_before_anything_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture, changes: dict, named: list[str]
-) -> None:
-    assert train.main(arguments(tmp_path / "out", **changes)) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert [part for part in named if part not in error] == []
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_gpu_that_is_not_there_or_not_used_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert train.main(arguments(tmp_path / "out", device="cuda")) == 1
-    assert "device: 'cuda' asked for" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    sets = '{"network":"mnih2013"}'
-    assert train.main(arguments(tmp_path / "out", "a3c_ff", device="cuda", set=sets)) == 1
-    assert "topology async runs on: auto, cpu" in capsys.readouterr().err
-    options = train.parse_arguments(arguments(tmp_path, "a3c_ff", set=sets))
-    assert train.choose_device("auto", train.build_spec(options).settings) == "cpu"
-    options = train.parse_arguments(arguments(tmp_path))
-    assert train.choose_device("auto", train.build_spec(options).settings) == "cuda"
-
-
-def test_a_milestone_that_was_passed_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Rollouts of 80 frames: a run to 3200 can still say where it was at 3150, not at 1600."""
-    assert train.main(arguments(tmp_path, milestones_frames="3200")) == 0
-    record = (tmp_path / "run.json").read_text()
-    assert train.main(arguments(tmp_path)) == 1
-    said = capsys.readouterr().err
-    assert "milestones_frames: 1600: the run in" in said
-    assert "is at 3200 frames and has kept no policy there" in said
-    assert "allowed: 3200 and more than 3120" in said
-    assert (tmp_path / "run.json").read_text() == record
-    assert not (tmp_path / "policies/1600.pt").exists()
-    assert train.main(arguments(tmp_path, milestones_frames="3150 3200")) == 0
-    kept = json.loads((tmp_path / "run.json").read_text())["milestones"]
-    assert [(m["milestone_frames"], m["frames"]) for m in kept] == [(3150, 3200), (3200, 3200)]
-
-
 def test_a_run_stopped_between_milestones_keeps_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,46 +231,6 @@ def test_a_run_stopped_between_milestones_keeps_both(
     assert train.main(arguments(tmp_path)) == 0
     kept = json.loads((tmp_path / "run.json").read_text())["milestones"]
     assert [(m["milestone_frames"], m["frames"]) for m in kept] == [(1600, 1600), (3200, 3200)]
-
-
-def test_other_settings_do_not_write_beside_a_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One folder, one training, whatever its settings."""
-    other = '{"network":"mnih2013","lanes":4}'
-    with checkpoint.exclusive(tmp_path):
-        assert train.main(arguments(tmp_path, set=other)) == 1
-    assert "another process is training this run" in capsys.readouterr().err
-    assert not (tmp_path / "run.json").exists()
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_named_as_such(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(checkpoint.fcntl, "flock", refuse)
-    assert train.main(arguments(tmp_path)) == 1
-    said = capsys.readouterr().err
-    assert f"{tmp_path / 'resume'}: the file system grants no lock" in said
-    assert "another process" not in said
-
-
-def test_a_memory_without_its_frames_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sets = (
-        '{"network":"mnih2013","learning_starts_frames":400,"replay_capacity_steps":1000,'
-        '"learning_rate":1e-4}'
-    )
-    changes = {"method": "dqn", "set": sets}
-    assert train.main(arguments(tmp_path, milestones_frames="800", **changes)) == 0
-    (frames,) = tmp_path.glob("resume/*/frames.bin")
-    frames.unlink()
-    assert train.main(arguments(tmp_path, milestones_frames="800 1600", **changes)) == 1
-    assert "does not have the frames of the checkpoint" in capsys.readouterr().err
 
 
 def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,53 +257,3 @@ def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert one["frames"] == other["frames"]
     assert all(torch.equal(one["weights"][name], other["weights"][name]) for name in one["weights"])
-
-
-def test_the_folder_of_another_run_is_refused(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = (trained / "run.json").read_text()
-    for key, value in (("game", "pong"), ("seed", "1")):
-        assert train.main(arguments(trained, **{key: value})) == 1
-        assert f"run.json is of another run: {key}" in capsys.readouterr().err
-        assert (trained / "run.json").read_text() == record
-    changed = json.loads(record) | {"spec_hash": "of other settings"}
-    (trained / "run.json").write_text(json.dumps(changed))
-    assert train.main(arguments(trained)) == 1
-    assert "run.json is of a run with other settings" in capsys.readouterr().err
-    (trained / "run.json").write_text(record)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(arguments(tmp_path)) == 0
-    (path,) = tmp_path.glob("resume/*/checkpoint.pt")
-    path.write_bytes(path.read_bytes()[:100])
-    assert train.main(arguments(tmp_path)) == 1
-    assert f"error: {path}: not a readable checkpoint" in capsys.readouterr().err
-
-
-def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(arguments(tmp_path)) == 0
-    (tmp_path / "run.json").write_text('{"status": ')
-    assert train.main(arguments(tmp_path)) == 1
-    assert f"error: run: {tmp_path}/run.json is not a record of a run" in capsys.readouterr().err
-
-
-def test_a_checkpoint_of_another_emulator_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main(arguments(tmp_path)) == 0
-    (path,) = tmp_path.glob("resume/*/checkpoint.pt")
-    content = checkpoint.load(path)
-    content["training"]["worker"]["lanes"]["observations_crc32"][1] ^= 1
-    checkpoint.save(path, content)
-    assert train.main(arguments(tmp_path)) == 1
-    assert "error: breakout, lane 1: the replayed episode does not" in capsys.readouterr().err
-
-
-def test_settings_that_do_not_fit_each_other_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sets = '{"actors":2,"learners":3}'
-    assert train.main(arguments(tmp_path, method="gorila", set=sets)) == 1
-    assert "error: learners: 3, but each needs an actor; allowed: 1 to 2" in capsys.readouterr().err
