@@ -22,7 +22,7 @@ help:
 	@echo "make test-gorila         the tests of Gorila, with Ray"
 	@echo "make status STUDY=demo   progress of every run; python -m analysis.status results/demo --follow goes on"
 	@echo "make so-far STUDY=demo   table and report of the runs that are there so far"
-	@echo "make publish STUDY=demo  audit, then copy the small files to results/published/demo"
+	@echo "make publish STUDY=demo  audit, compare the tables, copy the small files to results/published/demo"
 	@echo "make restore STUDY=atari5  take a published study up again: its runs go to results/atari5"
 	@echo "make videos              the README's animations, from the traces of their published episodes"
 	@echo "make bench               training speed, beside the machine's limit and others; over half an hour on an idle machine"

@@ -4,17 +4,19 @@ import pandas as pd
 
 from analysis.reference import game_labels
 from analysis.render import frames_text
-from analysis.scores import MISSING_REASONS
+from analysis.scores import MISSING_REASONS, complete_seeds, run_scores
 from analysis.study import Study
 
 
 def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> list[str]:
     """Return a note that counts the evaluation episodes cut at the frame limit, if any were.
 
+    Of a row with whole seeds, as it has scores, it counts theirs only, of another one all.
     A policy can score by keeping a game from going on; the limit is then what ends its episodes.
     """
     cells = (
-        episodes.assign(cut=episodes["ended"] == "truncated")
+        _of_whole_seeds(study, episodes)
+        .assign(cut=episodes["ended"] == "truncated")
         .groupby(["method", "milestone", "game"], sort=False)["cut"]
         .agg(["sum", "size"])
     )
@@ -33,6 +35,15 @@ def truncated_notes(study: Study, episodes: pd.DataFrame, shown: int = 12) -> li
         "Evaluation episodes cut at the frame limit, counted with their score so far: "
         f"{', '.join(listed[:shown])}{more}."
     ]
+
+
+def _of_whole_seeds(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
+    scores = run_scores(study, episodes)
+    parts = []
+    for (method, milestone), own in episodes.groupby(["method", "milestone"], sort=False):
+        whole = complete_seeds(study, scores, method, milestone)
+        parts.append(own[own["seed"].isin(whole)] if whole else own)
+    return pd.concat(parts) if parts else episodes
 
 
 def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
@@ -54,9 +65,14 @@ def missing_notes(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> li
         of = f"{runs} runs x {max(milestones)} milestones"
         if min(milestones) < max(milestones):
             of += ", of random play the last"
+        biased = (
+            " One that diverged is not, so the rows of its method are of the runs that went well."
+            if (missing["reason"] == "diverged").any()
+            else ""
+        )
         out.append(
             f"Missing, {len(missing)} of {asked} ({of}): {'; '.join(parts)}. A method is "
-            "aggregated over its seeds that have every game; nothing is imputed."
+            f"aggregated over its seeds that have every game; nothing is imputed.{biased}"
         )
     return out
 

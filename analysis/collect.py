@@ -8,21 +8,19 @@ whether they stop the aggregation is the study's `incomplete`.
 
 import csv
 import io
-import json
 import math
 import sys
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.io import write_csv
 from analysis.reference import load_games
 from analysis.scores import ENDED, EPISODE_COLUMNS, MISSING_COLUMNS, RUN_COLUMNS, command
 from analysis.study import UNTRAINED, ResultsError, Study, load_study, read_json
+from analysis.trace_header import load_header
 
 STATUSES = ("finished", "diverged")
 RUN_TYPES = {
@@ -115,13 +113,10 @@ def _collect_run(
 
 def _check_asked(traces: Path, study: Study, method: str) -> None:
     """Refuse episodes that were not played as the study says, which the tables' notes repeat."""
-    if not traces.exists():
-        return
     try:
-        with np.load(traces) as archive:
-            header = json.loads(archive["header"].tobytes())
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ResultsError(f"{traces}: not a readable archive of traces ({error})") from None
+        header = load_header(traces)
+    except FileNotFoundError:
+        return
     asked = {"evaluation_seed": study.evaluation["seed"]}
     if method != UNTRAINED:  # which always samples
         asked["action_selection"] = study.evaluation["action_selection"]
@@ -154,9 +149,13 @@ def _check_record(
         raise ResultsError(
             f"{path}: status is {record['status']!r}; allowed: {', '.join(STATUSES)}"
         )
+    for key in ("settings", "versions"):
+        if not isinstance(record.get(key) or {}, dict):
+            raise ResultsError(f"{path}: {key} is {record[key]!r}; expected an object")
+    settings = record.get("settings") or {}
     demand("protocol", study.protocol)
     # A constant learning rate does not know the budget: such a run may stop at a milestone before.
-    constant = (record.get("settings") or {}).get("learning_rate_schedule") == "constant"
+    constant = settings.get("learning_rate_schedule") == "constant"
     if not (constant and record["budget_frames"] in study.milestones_frames):
         demand("budget_frames", study.milestones_frames[-1])
     trains = run[0] != UNTRAINED
@@ -170,7 +169,6 @@ def _check_record(
             f"{path}: milestones is {milestones!r}; expected a list of objects with numbers "
             "milestone_frames, frames and seconds"
         )
-    settings = record.get("settings") or {}
     for key, expected in study.expected_settings(run[0]).items():
         if key in settings and not _same(settings[key], expected):
             raise ResultsError(

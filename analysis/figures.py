@@ -41,8 +41,8 @@ def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
     narrow = _too_narrow(study, scores)
     band = (
         "mean return of the training episodes that ended in a bin (a bin without any repeats the "
-        f"one before), mean over seeds; band: {level} bootstrap interval over seeds "
-        f"({BAND_REPS:,} repetitions), none for one seed.{narrow} Training episodes are "
+        f"one before), mean over the seeds that a game has; band: {level} bootstrap interval over "
+        f"seeds ({BAND_REPS:,} repetitions), none for one seed.{narrow} Training episodes are "
         "played by the changing policy and are not the evaluation of the table"
     )
     ends = (
@@ -77,14 +77,18 @@ def caption(name: str, study: Study, scores: pd.DataFrame) -> str:
         "probability_of_improvement": "How likely a run of the first method scores above a run "
         f"of the second in the same game, at the last milestone; bars are {level} intervals. "
         "It is the mean over the games of the share of pairs of runs that the first won, ties "
-        "counted half; where one of the two has a single seed the point is hollow and has no bar."
-        + narrow
+        "counted half; where one of the two has a single seed the point is hollow and has no bar. "
+        "Where a method won every pair the bar has no width, as it will for some pairs of few "
+        "seeds: that is no certainty."
+        + (" Intervals of few seeds are too narrow." if narrow else "")
         + whole
         + policies,
-        "per_game": "Percent of human at the last milestone, mean over seeds; dots are single "
-        "seeds. The published values are of the papers' budgets, each normalised with the "
-        f"references of its own protocol; the study's are {NORMALISED_WITH[study.references]}. The "
-        f"rule is `{study.rule}`{elsewhere}." + any_game + policies,
+        "per_game": "Percent of human at the last milestone, mean over the seeds that a game has; "
+        "dots are single seeds. The published values are of the papers' budgets, each normalised "
+        f"with the references of its own protocol; the study's are "
+        f"{NORMALISED_WITH[study.references]}. The rule is `{study.rule}`{elsewhere}."
+        + any_game
+        + policies,
     }[name]
 
 

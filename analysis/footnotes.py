@@ -185,8 +185,9 @@ def _noop_notes(study: Study, table: pd.DataFrame) -> list[str]:
     rules = sorted(set(rows["all_games_rule"]))
     return [
         f'Published rows under no-op starts: "all games" under the rule `{", ".join(rules)}` '
-        f"({RULES[rules[0]]}), under which the papers print their means, {study.these_games} under "
-        f"`{study.rule}`. Under `plain` {_pinball_text()}."
+        f"({RULES[rules[0]]}), under which Wang et al. and Fortunato et al. print their means, and "
+        f"for comparison those of other papers too; {study.these_games} under `{study.rule}`. "
+        f"Under `plain` {_pinball_text()}."
     ]
 
 

@@ -143,7 +143,9 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
             lambda row: score_text(row.score)
             + ("" if pd.isna(row.standard_error) else f" ± {row.standard_error:,.1f}"),
             [
-                "± is the standard error over seeds; one seed has none.",
+                "Mean over the seeds that have a score in the game, also those that the table of "
+                "aggregates leaves out for want of another game. ± is the standard error over "
+                "seeds; one seed has none.",
                 "Random and Human are the references that scores trained here are normalised "
                 f"with ({study.references}); the published A3C rows are from human starts.",
             ],
@@ -152,10 +154,8 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
             "The same, each seed",
             compared,
             _main_column,
-            lambda row: ", ".join(
-                score_text(float(part.split(":")[1])) for part in row.per_seed.split(";")
-            ),
-            ["In the order of the study's seeds; a seed without a run is left out."],
+            lambda row: _each_seed(study, row),
+            [f"In the order of the study's seeds; {DASH} for one without a score."],
         ),
         _wide(
             "Other implementations, each with its own budget",
@@ -169,6 +169,12 @@ def grids(study: Study, table: pd.DataFrame) -> list[Grid]:
         ),
     ]  # fmt: skip
     return [grid for grid in out if grid.rows]
+
+
+def _each_seed(study: Study, row) -> str:
+    scores = dict(part.split(":") for part in row.per_seed.split(";"))
+    seeds = map(str, study.seeds_of(row.method))
+    return ", ".join(score_text(float(scores.get(seed, "nan"))) for seed in seeds)
 
 
 def _main_column(row) -> str:

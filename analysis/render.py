@@ -36,7 +36,7 @@ def frames_text(frames: float) -> str:
         return f"{frames:g}"
     if frames < 999_950:
         return f"{frames / 1_000:.4g}k"
-    return f"{round(frames / 1_000_000, 2):,g}M"
+    return f"{frames / 1_000_000:,.2f}".rstrip("0").rstrip(".") + "M"
 
 
 def number_text(value: float | None, digits: int = 1) -> str:

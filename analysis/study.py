@@ -35,6 +35,9 @@ UNTRAINED = "random"
 # Which policy of a run a row reports, with the words of `reference/systems.csv`.
 SELECTIONS = {"final": "final weights", "best": "best checkpoint"}
 
+# What to do where a run is missing.
+INCOMPLETE = ("refuse", "list")
+
 # Published rows under no-op starts, the protocol that a reader without the human starts can use,
 # where a study does not name its own.
 NOOP_SYSTEMS = (
@@ -200,10 +203,8 @@ def load_study(results: Path) -> Study:
             evaluation=dict(raw["evaluation"]),
             references=raw["normalisation"]["references"],
             rule=raw["normalisation"]["rule"],
-            reps=int(raw["statistics"]["reps"]),
-            level=float(raw["statistics"]["level"]),
-            rng_seed=int(raw["statistics"]["rng_seed"]),
-            incomplete=raw["incomplete"],
+            **_statistics(raw["statistics"]),
+            incomplete=_incomplete(raw["incomplete"]),
             method_files=raw.get("method_files") or {},
             notes=list(raw.get("notes") or []),
             published=list(raw.get("published", NOOP_SYSTEMS)),
@@ -223,6 +224,24 @@ def _external(raw: dict[str, Any]) -> dict[str, External]:
         )
         for name, one in raw.items()
     }
+
+
+def _statistics(raw: dict[str, Any]) -> dict[str, Any]:
+    reps, level, rng_seed = int(raw["reps"]), float(raw["level"]), int(raw["rng_seed"])
+    for key, value, right, allowed in (
+        ("reps", reps, reps >= 1, "1 or more"),
+        ("level", level, 0 < level < 1, "above 0 and below 1"),
+        ("rng_seed", rng_seed, 0 <= rng_seed < 2**32, "0 to 2**32 - 1"),
+    ):
+        if not right:
+            raise ValueError(f"statistics.{key} = {value}; allowed: {allowed}")
+    return {"reps": reps, "level": level, "rng_seed": rng_seed}
+
+
+def _incomplete(value: str) -> str:
+    if value not in INCOMPLETE:
+        raise ValueError(f"incomplete = {value!r}: unknown; allowed: {', '.join(INCOMPLETE)}")
+    return value
 
 
 def _selection(raw: dict[str, str]) -> dict[str, str]:

@@ -192,8 +192,9 @@ def _trained(
 ) -> dict:
     seeds = complete_seeds(study, scores, method, milestone)
     played = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
-    cost = milestone_cost(runs[runs["method"] == method], milestone)
     own = runs[runs["method"] == method]
+    # The cost of what the row's scores are from.
+    cost = milestone_cost(own[own["seed"].isin(seeds)] if seeds else own, milestone)
     row = {
         "kind": "trained" if seeds else "no_complete_seed",
         "row": study.method_label(method),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agents.config import load_method
+from analysis.study import ResultsError
+from analysis.trace_header import load_header
 from workflow.study import UNTRAINED, method_file, settings
 
 Runs = dict[tuple[str, str, int], list[str]]  # by method, game and seed
@@ -64,13 +63,11 @@ def outdated_evaluations(study: Mapping[str, Any], results: Path) -> Runs:
                 evaluation = Path("evaluation", str(milestone))
                 run = results / "runs" / method / game / str(seed)
                 try:
-                    with np.load(run / evaluation / "traces.npz") as archive:
-                        header = json.loads(archive["header"].tobytes())
-                        played = {"episodes": len(archive["episode_seeds"])}
-                    played |= {"seed": header["evaluation_seed"]}
+                    header = load_header(run / evaluation / "traces.npz")
+                    played = {"episodes": header["episodes"], "seed": header["evaluation_seed"]}
                     if method != UNTRAINED:  # it always samples
                         played |= {"action_selection": header["action_selection"]}
-                except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                except (FileNotFoundError, ResultsError, KeyError):
                     continue
                 lines = [
                     f"{evaluation}: {key} {json.dumps(then)}, now {json.dumps(asked[key])}"

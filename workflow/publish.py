@@ -7,16 +7,19 @@ run goes with them in half precision, where that is small. Resume states and log
 from __future__ import annotations
 
 import argparse
-import csv
+import contextlib
+import io
 import itertools
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from workflow.study import UNTRAINED
+from analysis import aggregate, collect, report, tables
+from analysis.study import ResultsError
 
 STUDY_FILES = ("study.json", "episodes.csv", "runs.csv", "missing.csv", "aggregates.csv")
 RUN_FILES = ("run.json", "training_episodes.csv", "evaluation/*/*")
@@ -51,53 +54,57 @@ class PublishError(ValueError):
     """What is in results/STUDY is not to be published as it is."""
 
 
-def check_whole(results: Path, target: Path) -> None:
-    """Refuse to publish less than is published, or tables of other records than there are.
+def check_kept(results: Path, target: Path) -> None:
+    """Refuse to publish less than is published.
 
     Raises:
-        PublishError: naming the first run or evaluation.
+        PublishError: naming the first run or evaluation that would go.
     """
-    if target.is_dir():
-        there = {*study_runs(results), *_evaluations(results)}
-        for old in (*study_runs(target), *_evaluations(target)):
-            if old not in there:
-                raise PublishError(
-                    f"{target / old} is published and not in {results}: make restore copies it "
-                    "there if it has all milestones; --replace publishes without it"
-                )
-    with (results / "runs.csv").open(newline="") as file:
-        rows = {Path("runs", r["method"], r["game"], r["seed"]) for r in csv.DictReader(file)}
-    for run in study_runs(results):
-        if run not in rows:
+    if not target.is_dir():
+        return
+    there = {*study_runs(results), *_evaluations(results)}
+    for old in (*study_runs(target), *_evaluations(target)):
+        if old not in there:
             raise PublishError(
-                f"{results / run} has finished and is not in {results / 'runs.csv'}: make the "
-                "study's tables anew first"
+                f"{target / old} is published and not in {results}: make restore copies it "
+                "there if it has all milestones; --replace publishes without it"
             )
-    for evaluation in _untabulated(results):
-        raise PublishError(
-            f"{results / evaluation} is not in {results / 'episodes.csv'}: make the study's tables "
-            "anew first"
-        )
 
 
-def _untabulated(results: Path) -> Iterable[Path]:
-    """Yield the evaluations at the study's milestones that its tables do not know.
+def check_tables(results: Path) -> None:
+    """Refuse to publish tables and a report that the runs do not give when made again.
 
-    They know those with too few episodes, and of random play only the last milestone.
+    Raises:
+        PublishError: naming the first file that is otherwise, and its line.
     """
-    known = set()
-    for name in ("episodes.csv", "missing.csv"):
-        with (results / name).open(newline="") as file:
-            known |= {
-                Path("runs", r["method"], r["game"], r["seed"], "evaluation", r["milestone"])
-                for r in csv.DictReader(file)
-                if r.get("reason", "incomplete_evaluation") == "incomplete_evaluation"
-            }
-    milestones = json.loads((results / "study.json").read_text())["milestones_frames"]
-    for evaluation in _evaluations(results):
-        asked = milestones[-1:] if evaluation.parts[1] == UNTRAINED else milestones
-        if int(evaluation.name) in asked and evaluation not in known:
-            yield evaluation
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder)
+        shutil.copyfile(results / "study.json", again / "study.json")
+        for name in ("runs", "figures"):
+            (again / name).symlink_to((results / name).resolve())
+        for module in (collect, aggregate, tables, report):
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):  # of runs that are not published
+                    module.write(again)
+            except ResultsError as error:
+                raise PublishError(str(error).replace(folder, str(results))) from None
+            _compare(results, again)
+
+
+def _compare(results: Path, again: Path) -> None:
+    for made in sorted(path for path in again.rglob("*.*") if path.is_file()):
+        file = results / made.relative_to(again)
+        if not file.is_file() or file.read_bytes() != made.read_bytes():
+            raise PublishError(
+                f"{file} is not what the study's runs give, from line "
+                f"{_first_difference(file, made)} on: make the study's tables again first"
+            )
+
+
+def _first_difference(one: Path, other: Path) -> int:
+    """Return the number of the first line that differs, from 1; both are text."""
+    lines = (path.read_text().splitlines() if path.is_file() else [] for path in (one, other))
+    return next(number for number, (a, b) in enumerate(itertools.zip_longest(*lines), 1) if a != b)
 
 
 def _evaluations(results: Path) -> list[Path]:
@@ -117,7 +124,7 @@ def publish(results: Path, target: Path, replace: bool = False) -> int:
         replace: whether runs that are published and not in `results` may go.
 
     Raises:
-        PublishError: if they would, or the tables lack runs.
+        PublishError: if they would.
         FileNotFoundError: if the study has no report yet.
         subprocess.CalledProcessError: if a policy cannot be exported.
     """
@@ -126,7 +133,7 @@ def publish(results: Path, target: Path, replace: bool = False) -> int:
     if old.is_dir() and not target.is_dir():  # killed between the two renames below
         old.rename(target)
     if not replace:
-        check_whole(results, target)
+        check_kept(results, target)
     shutil.rmtree(new, ignore_errors=True)
     for file in files:
         (new / file).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +149,10 @@ def publish(results: Path, target: Path, replace: bool = False) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Audit results/STUDY, then copy its small files to results/published/STUDY."""
+    """Copy the small files of results/STUDY to results/published/STUDY, audited and compared.
+
+    Every evaluation is replayed, and the tables are made again to be compared with those there.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--study", required=True, help="name of a folder below results/")
     parser.add_argument(
@@ -157,6 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     if subprocess.run(audit, check=False).returncode != 0:
         sys.exit(f"{results}: the audit failed; nothing was published")
     try:
+        check_tables(results)
         print(f"{target}: {publish(results, target, options.replace)} files")
     except (PublishError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")

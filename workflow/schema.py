@@ -82,7 +82,7 @@ def with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[s
 def _message(error: ValidationError) -> str:
     """One line that names the key, the value and what is allowed."""
     key = _key(error.absolute_path)
-    value = json.dumps(error.instance)
+    value = json.dumps(error.instance, default=str)  # YAML has dates, JSON none
     match error.validator:
         case "additionalProperties":
             known = list(error.schema.get("properties", {}))
@@ -112,6 +112,8 @@ def _message(error: ValidationError) -> str:
             return f"{key} = {value}: the list is empty; at least one is needed"
         case "minimum":
             return f"{key} = {value}: must be at least {error.validator_value}"
+        case "maximum":
+            return f"{key} = {value}: must be at most {error.validator_value}"
         case "exclusiveMinimum":
             return f"{key} = {value}: must be above {error.validator_value}"
         case "exclusiveMaximum":

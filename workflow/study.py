@@ -59,8 +59,10 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
             *_wrong_settings(study, root),
             *_changed_since(study, recorded, root),
             *_missing_references(study, root),
+            *_reversed_scores(study, root),
             *_unknown_published(study, root),
             *_wrong_external(study, root),
+            *_equal_labels(study, root),
         ]
     if errors:
         raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
@@ -214,6 +216,23 @@ def _wrong_external(study: Mapping[str, Any], root: Path) -> Iterable[str]:
                     )
 
 
+def _equal_labels(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    """Methods that tables could not tell apart."""
+    named: dict[str, str] = {}
+    for method in study["methods"]:
+        file = method_file(method)
+        label = yaml.safe_load((root / file).read_text()).get("label", method)
+        yield from _named_before(named, label, f"{file}: label")
+    for name, external in study.get("external", {}).items():
+        yield from _named_before(named, external["label"], f"external.{name}.label")
+
+
+def _named_before(named: dict[str, str], label: str, key: str) -> Iterable[str]:
+    if label in named:
+        yield f'{key} = "{label}": the same as {named[label]}; tables need different ones'
+    named.setdefault(label, key)
+
+
 def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     """What a training of each method would say of its settings, of others that have some too."""
     others = [m for m in study["overrides"] if m not in ("all", *study["methods"])]
@@ -251,13 +270,34 @@ def _changed_since(
 
 def _missing_references(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     """Games whose scores could not be normalised in the end."""
-    file = f"analysis/reference/{study['normalisation']['references']}.csv"
-    rows = list(csv.DictReader((root / file).read_text().splitlines()))
-    for player in ("random", "human"):
-        known = {row["game"] for row in rows if row["system"] == player}
+    file = reference_file(study)
+    for player, scores in _references(study, root).items():
         for i, game in enumerate(study["games"]):
-            if game not in known:
+            if game not in scores:
                 yield f'games[{i}] = "{game}": {file} has no score of the {player} player for it'
+
+
+def _reversed_scores(study: Mapping[str, Any], root: Path) -> Iterable[str]:
+    """Games in which a higher score would be a lower percentage."""
+    if study["normalisation"]["rule"] != "plain":
+        return
+    random, human = _references(study, root).values()
+    for i, game in enumerate(study["games"]):
+        if game in random and game in human and human[game] < random[game]:
+            yield (
+                f'games[{i}] = "{game}": with normalisation.rule = plain a higher score would be a '
+                f"lower percentage, since the human player has {human[game]:g} and the random one "
+                f"{random[game]:g} ({reference_file(study)}); allowed: absolute, mnih2016"
+            )
+
+
+def _references(study: Mapping[str, Any], root: Path) -> dict[str, dict[str, float]]:
+    """Return the reference scores of the random and the human player, by game."""
+    rows = list(csv.DictReader((root / reference_file(study)).read_text().splitlines()))
+    return {
+        player: {row["game"]: float(row["value"]) for row in rows if row["system"] == player}
+        for player in ("random", "human")
+    }
 
 
 def _wrong_budget(study: Mapping[str, Any]) -> Iterable[str]:
@@ -275,6 +315,11 @@ def _milestones(study: Mapping[str, Any]) -> list[int]:
     milestones = study["milestones_frames"]
     budget = study.get("budget_frames", milestones[-1])
     return milestones if milestones[-1] == budget else [*milestones, budget]
+
+
+def reference_file(study: Mapping[str, Any]) -> str:
+    """Return the path of the scores that the study is normalised with, below the repository."""
+    return f"analysis/reference/{study['normalisation']['references']}.csv"
 
 
 def method_file(method: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,8 @@ def test_runs_of_one_method_that_differ(
             {"milestones": [{"milestone_frames": 1, "frames": 1, "seconds": None}]},
             ["run.json: milestones is [{'milestone_frames': 1", "objects with numbers"],
         ),
+        ({"settings": [1]}, ["settings is [1]; expected an object"]),
+        ({"versions": ["torch"]}, ["versions is ['torch']; expected an object"]),
         ({"settings": {"lanes": 99}}, ["trained with lanes 99, but the study says 8"]),
     ],
 )
@@ -222,31 +225,79 @@ def test_no_study(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert "study.json: there is no such file" in capsys.readouterr().err
 
 
+def write_traces(file: Path, header: object) -> None:
+    """Write what `analysis` reads of an archive of traces."""
+    content = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez_compressed(file, header=content, episode_seeds=np.arange(1000))
+
+
+def flip(content: bytes) -> bytes:
+    """Damage the compressed seeds."""
+    middle = content.index(b"episode_seeds.npy") + 60
+    return (
+        content[:middle]
+        + bytes(255 - byte for byte in content[middle : middle + 40])
+        + (content[middle + 40 :])
+    )
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"half", lambda c: c[:-30], flip])
+def test_a_damaged_archive_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, damage: Callable[[bytes], bytes]
+):
+    """Empty, text, cut off, other bytes in the middle."""
+    results = synthetic.write_study(tmp_path / "study")
+    file = run_folder(results, "a2c", "pong", 1) / "evaluation/1000000/traces.npz"
+    write_traces(file, {"evaluation_seed": 1000, "action_selection": "sample"})
+    file.write_bytes(damage(file.read_bytes()))
+    assert collect.main(["--results", str(results)]) == 1
+    assert f"{file}: not a readable archive of traces (" in capsys.readouterr().err
+
+
+def test_an_archive_without_a_header_is_named(tmp_path: Path, capsys: pytest.CaptureFixture):
+    results = synthetic.write_study(tmp_path / "study")
+    file = run_folder(results, "a2c", "pong", 1) / "evaluation/1000000/traces.npz"
+    write_traces(file, 3)
+    assert collect.main(["--results", str(results)]) == 1
+    assert f"{file}: not a readable archive of traces (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("incomplete", "maybe", "incomplete = 'maybe': unknown; allowed: refuse, list"),
+        ("statistics", {"level": 1.5}, "statistics.level = 1.5; allowed: above 0 and below 1"),
+        ("statistics", {"reps": 0}, "statistics.reps = 0; allowed: 1 or more"),
+        ("statistics", {"rng_seed": 2**32}, "statistics.rng_seed = 4294967296; allowed: 0 to"),
+    ],
+)
+def test_a_study_that_was_edited_wrongly_is_refused(
+    results: Path, capsys: pytest.CaptureFixture, key: str, value: str | dict, words: str
+):
+    study = json.loads((results / "study.json").read_text())
+    study[key] = value if isinstance(value, str) else study[key] | value
+    (results / "study.json").write_text(json.dumps(study))
+    assert words in refused(results, capsys)
+
+
 @pytest.mark.parametrize(
     ("header", "words"),
     [
         ({"evaluation_seed": 7}, "played with evaluation_seed 7, but the study says 1000"),
         ({"action_selection": "greedy"}, "action_selection 'greedy', but the study says 'sample'"),
-        (None, "not a readable archive of traces"),
     ],
 )
 def test_episodes_that_were_played_otherwise_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture, header: dict | None, words: str
+    tmp_path: Path, capsys: pytest.CaptureFixture, header: dict, words: str
 ):
     """The notes of the tables say how episodes were played; the traces know."""
     results = synthetic.write_study(tmp_path / "study")
     file = run_folder(results, "a2c", "pong", 1) / "evaluation/1000000/traces.npz"
     right = {"evaluation_seed": 1000, "action_selection": "sample"}
 
-    def write(content: dict) -> None:
-        np.savez(file, header=np.frombuffer(json.dumps(content).encode(), np.uint8))
-
-    write(right)
+    write_traces(file, right)
     assert collect.main(["--results", str(results)]) == 0
-    if header is None:
-        file.write_bytes(b"half")
-    else:
-        write(right | header)
+    write_traces(file, right | header)
     assert collect.main(["--results", str(results)]) == 1
     said = capsys.readouterr().err
     assert words in said

@@ -268,6 +268,19 @@ def test_episodes_cut_at_the_limit_are_counted(tmp_path: Path):
     assert "counted with their score so far: A2C at 1M in Pong (3 of 12)." in markdown
 
 
+def test_cut_episodes_are_those_of_the_seeds_that_the_row_has(tmp_path: Path):
+    """Or of all, where none is whole."""
+    results = synthetic.write_study(tmp_path / "study", incomplete="list")
+    for seed, row in ((0, 1), (1, 3), (1, 0)):
+        folder = run_folder(results, "a2c", "pong", seed)
+        synthetic.change_cell(folder, 1_000_000, row, "ended", "truncated")
+    shutil.rmtree(run_folder(results, "a2c", "breakout", 1))
+    assert "A2C at 1M in Pong (1 of 8)." in tabulated(results)[1]
+    for seed in (0, 2):
+        shutil.rmtree(run_folder(results, "a2c", "breakout", seed))
+    assert "A2C at 1M in Pong (3 of 12)." in tabulated(results)[1]
+
+
 def test_of_many_cut_episodes_a_dozen_is_listed(tmp_path: Path):
     milestones = list(range(100_000, 1_400_000, 100_000))
     results = synthetic.write_study(
@@ -288,6 +301,7 @@ def test_diverged_and_missing_are_in_the_notes(tmp_path: Path):
     assert "A2C at 1M: the run diverged before this milestone (seed 2 in Pong)" in markdown
     assert "REINFORCE: no finished run (seed 0 in Breakout)" in markdown
     assert "Missing, 3 of 24 (12 runs x 2 milestones)" in markdown
+    assert "so the rows of its method are of the runs that went well." in markdown
     seeds = table[table["kind"] == "trained"].set_index(["method", "milestone"])["seeds"]
     assert seeds.to_dict() == {
         ("reinforce", 400_000): 2,
@@ -311,3 +325,4 @@ def test_what_is_missing_is_said_once(tmp_path: Path):
         f"{missing}A2C at 400k: the policy has not been evaluated (seed 0 in Breakout). A"
         in markdown
     )
+    assert "went well" not in markdown

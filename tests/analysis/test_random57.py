@@ -92,6 +92,8 @@ def test_small_differences_are_added_up():
     assert total == 9.0
     assert noise == pytest.approx(sums.mean(), abs=0.08)
     assert chance == pytest.approx((sums >= 9).mean(), abs=0.006)
+    far = random57.joint(samples, np.array([1.0, -2.0, 99.0]), 0, reps=199)
+    assert far[2] == 1 / 200  # no draw was as far: it may be one in so many
 
 
 def test_the_sum_is_over_games_that_agree_under_both_protocols(tmp_path: Path):

@@ -39,6 +39,8 @@ def test_a_title_or_note_of_several_lines_stays_one_in_markdown():
         (1_000_320, "1M"),
         (1_500_000, "1.5M"),
         (320_000_000, "320M"),
+        (1_000_000_000, "1,000M"),
+        (1_425_000_000_000, "1,425,000M"),
     ],
 )
 def test_frames_text(frames: int, text: str):

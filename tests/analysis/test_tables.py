@@ -1,5 +1,7 @@
 """What stands in the tables."""
 
+import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -250,6 +252,27 @@ def test_games_by_hand(tmp_path: Path):
     others = table[table["kind"] == "reimplementation"].set_index("row")
     assert others.loc["A2C (Schulman 2017)", "budget_frames"] == 40_000_000
     assert "3.0 ± 1.5" in (results / "tables/games.md").read_text()
+
+
+def test_cost_and_seeds_are_those_of_the_scores(tmp_path: Path):
+    """Seed 1 lacks Breakout: its slow run in Pong is in no row, and its score has its place."""
+    results = synthetic.write_study(tmp_path / "study", incomplete="list", methods=["a2c"])
+    shutil.rmtree(run_folder(results, "a2c", "breakout", 1))
+    slow = run_folder(results, "a2c", "pong", 1)
+    milestones = json.loads((slow / "run.json").read_text())["milestones"]
+    for milestone in milestones:
+        milestone["seconds"] = 1e9
+    synthetic.change_record(slow, seconds=1e9, core_seconds=1e9, milestones=milestones)
+    rows = tabulated(results)[0]
+    assert (rows[rows["kind"] == "trained"]["hours"] < 1).all()
+    assert (rows[rows["kind"] == "trained"]["core_hours"] < 1).all()
+    lines = (results / "tables/games.md").read_text().splitlines()
+    lines = lines[lines.index("## The same, each seed") :]
+    each = [line.split(" | ")[1] for line in lines if line.startswith(("| Pong", "| Breakout"))]
+    assert [[score == "–" for score in cell.split(", ")] for cell in each[:2]] == [
+        [False, False, False],
+        [False, True, False],
+    ]
 
 
 def test_impossible_published_score_is_marked(tmp_path: Path):

@@ -72,6 +72,7 @@ def test_runs_that_the_study_does_not_name(tmp_path: Path) -> None:
     assert "a2c/pong/0. They stay" in unnamed_text(tmp_path, found[:1])
 
 
+@pytest.mark.parametrize("damaged", [b"half-written", b""])
 @pytest.mark.parametrize(
     ("method", "asked", "lines"),
     [
@@ -87,7 +88,7 @@ def test_runs_that_the_study_does_not_name(tmp_path: Path) -> None:
     ],
 )
 def test_evaluations_that_are_not_as_the_study_says(
-    tmp_path: Path, method: str, asked: dict[str, Any], lines: list[str] | None
+    tmp_path: Path, method: str, asked: dict[str, Any], lines: list[str] | None, damaged: bytes
 ) -> None:
     study = load(changed(methods=[method], evaluation={"episodes": 2, **asked}), ROOT)
     folder = tmp_path / f"runs/{method}/pong/0/evaluation"
@@ -95,7 +96,7 @@ def test_evaluations_that_are_not_as_the_study_says(
     episodes = [trace.Trace(seed, np.zeros(3, np.uint8)) for seed in (1, 2)]
     trace.save(folder / "1000/traces.npz", header, episodes)
     (folder / "3000").mkdir()
-    (folder / "3000/traces.npz").write_bytes(b"half-written")
+    (folder / "3000/traces.npz").write_bytes(damaged)
     found = outdated_evaluations(study, tmp_path)
     assert found == ({} if lines is None else {(method, "pong", 0): lines})
     if lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,34 +18,28 @@ def study(folder: Path, seeds: list[int], milestones: tuple[int, ...] = (1000,))
     content = {"methods": ["a2c"], "games": ["pong"], "seeds": [0, 1], "milestones_frames": [1000]}
     folder.mkdir(parents=True)
     (folder / "study.json").write_text(json.dumps(content))
-    rows, played = ["method,game,seed"], ["method,game,seed,milestone"]
     for seed in seeds:
         run = folder / f"runs/a2c/pong/{seed}"
         for milestone in milestones:
             (run / f"evaluation/{milestone}").mkdir(parents=True)
             (run / f"evaluation/{milestone}/episodes.csv").write_text("episode")
             (run / f"evaluation/{milestone}/audit.txt").write_text("agrees")
-            played.append(f"a2c,pong,{seed},{milestone}")
         record = {"milestones": [{"milestone_frames": m} for m in milestones], "status": "finished"}
         (run / "run.json").write_text(json.dumps(record))
-        rows.append(f"a2c,pong,{seed}")
-    (folder / "runs.csv").write_text("\n".join(rows) + "\n")
-    (folder / "episodes.csv").write_text("\n".join(played) + "\n")
-    (folder / "missing.csv").write_text("method,game,seed,milestone,reason\n")
     return folder
 
 
 def test_as_much_or_more_is_published(tmp_path: Path) -> None:
     few, many = study(tmp_path / "few", [0]), study(tmp_path / "many", [0, 1])
-    publish.check_whole(many, tmp_path / "none")
-    publish.check_whole(many, few)
-    publish.check_whole(many, many)
+    publish.check_kept(many, tmp_path / "none")
+    publish.check_kept(many, few)
+    publish.check_kept(many, many)
 
 
 def test_a_published_run_does_not_go(tmp_path: Path) -> None:
     few, many = study(tmp_path / "few", [1]), study(tmp_path / "many", [0, 1])
     with pytest.raises(publish.PublishError, match=r"many/runs/a2c/pong/0 is published and not"):
-        publish.check_whole(few, many)
+        publish.check_kept(few, many)
     before = sorted(many.rglob("*"))
     for name in publish.STUDY_FILES:
         (few / name).touch()
@@ -59,46 +54,61 @@ def test_a_published_run_does_not_go(tmp_path: Path) -> None:
 def test_a_published_evaluation_does_not_go(tmp_path: Path) -> None:
     few, many = study(tmp_path / "few", [0]), study(tmp_path / "many", [0], (1000, 2000))
     with pytest.raises(publish.PublishError, match=r"0/evaluation/2000 is published and not"):
-        publish.check_whole(few, many)
+        publish.check_kept(few, many)
 
 
-def test_tables_of_other_runs_are_not_published(tmp_path: Path) -> None:
-    results = study(tmp_path / "results", [0, 1])
-    (results / "runs.csv").write_text("method,game,seed\na2c,pong,0\n")
-    with pytest.raises(publish.PublishError, match=r"pong/1 has finished and is not in .*runs.csv"):
-        publish.check_whole(results, tmp_path / "none")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of one run as it is published; tests change copies."""
+    folder = tmp_path_factory.mktemp("whole") / "results"
+    shutil.copytree(ROOT / "results/published/pong_float32", folder)
+    return folder
+
+
+def test_tables_that_the_runs_give_are_published(whole: Path) -> None:
+    """Also beside a run that the study does not name: it is not published."""
+    shutil.copytree(whole / "runs/a2c/pong/0", whole / "runs/a2c/pong/7")
+    publish.check_tables(whole)
 
 
 @pytest.mark.parametrize(
-    ("milestone", "reason", "refused"),
+    ("name", "old", "new"),
     [
-        (1000, None, True),
-        (1000, "not_evaluated", True),
-        (1000, "incomplete_evaluation", False),
-        (2000, None, False),  # the study does not ask for it
+        ("runs.csv", ",finished,", ",diverged,"),
+        ("episodes.csv", "pong,0,10000000,10000000,noop,0,", "pong,1,10000000,10000000,noop,0,"),
+        ("aggregates.csv", "median,a2c", "mean,a2c"),
+        ("tables/table1.md", "Published, human starts", "Published"),
+        ("report.html", "</html>\n", ""),
     ],
 )
-def test_tables_that_lack_an_evaluation_are_not_published(
-    tmp_path: Path, milestone: int, reason: str | None, refused: bool
+def test_tables_that_the_runs_do_not_give_are_not_published(
+    whole: Path, tmp_path: Path, name: str, old: str, new: str
 ) -> None:
-    results = study(tmp_path / "results", [0], (1000, 2000))
-    lines = (results / "episodes.csv").read_text().splitlines()
-    lines.remove(f"a2c,pong,0,{milestone}")
-    (results / "episodes.csv").write_text("\n".join(lines) + "\n")
-    if reason:
-        with (results / "missing.csv").open("a") as file:
-            file.write(f"a2c,pong,0,{milestone},{reason}\n")
-    if refused:
-        with pytest.raises(publish.PublishError, match=r"0/evaluation/1000 is not in .*episodes"):
-            publish.check_whole(results, tmp_path / "none")
-    else:
-        publish.check_whole(results, tmp_path / "none")
+    """Of other runs, older, edited or cut off."""
+    results = tmp_path / "results"
+    shutil.copytree(whole, results)
+    text = (results / name).read_text()
+    assert old in text
+    (results / name).write_text(text.replace(old, new, 1))
+    line = text[: text.index(old)].count("\n") + 1
+    with pytest.raises(
+        publish.PublishError, match=f"{name} is not what the study's runs give, from line {line} on"
+    ):
+        publish.check_tables(results)
+
+
+def test_runs_that_cannot_be_gathered_are_not_published(whole: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(whole, results)
+    (results / "runs/a2c/pong/0/run.json").write_text("{")
+    with pytest.raises(publish.PublishError, match=rf"^{results}/runs/a2c/pong/0/run.json: not va"):
+        publish.check_tables(results)
 
 
 def publishable(folder: Path, seeds: list[int]) -> Path:
     """A `study` with the files that the analysis makes, and no policy."""
     study(folder, seeds)
-    for name in ("aggregates.csv", "report.html"):
+    for name in (*publish.STUDY_FILES, "report.html"):
         (folder / name).touch()
     for name in ("tables", "figures"):
         (folder / name).mkdir()

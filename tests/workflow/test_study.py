@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def changed(**keys: Any) -> dict[str, Any]:
         ),
         ({"normalisation": {"rule": "best"}}, ['normalisation.rule = "best"', "mnih2016"]),
         ({"statistics": {"level": 95}}, ["statistics.level = 95: must be below 1"]),
+        (
+            {"statistics": {"rng_seed": 2**32}},
+            ["rng_seed = 4294967296: must be at most 4294967295"],
+        ),
+        ({"label": date(2026, 11, 28)}, ['label = "2026-11-28": must be of type string']),
+        (
+            {
+                "games": ["pong", "video_pinball"],
+                "normalisation": {"references": "human_starts", "rule": "plain"},
+            },
+            ['games[1] = "video_pinball": with normalisation.rule = plain', "has 15641.1 and the"],
+        ),
         ({"checkpoint_seconds": 0}, ["checkpoint_seconds = 0: must be at least 1"]),
         ({"checkpoint_seconds": 2.5}, ["checkpoint_seconds = 2.5: must be of type integer"]),
         ({"methods": ["a2c-Small"]}, ['methods[0] = "a2c-Small": lower-case letters, digits']),
@@ -132,6 +145,28 @@ def test_a_game_without_references_is_refused_before_it_is_trained(tmp_path: Pat
             f'games[1] = "adventure": analysis/reference/noop_starts.csv has no score of the '
             f"{player} player for it"
         ) in str(error.value)
+
+
+@pytest.mark.parametrize("rule", ["absolute", "mnih2016"])
+def test_rules_under_which_more_points_are_more_percent(rule: str) -> None:
+    chosen = {"references": "human_starts", "rule": rule}
+    assert load(changed(games=["video_pinball"], normalisation=chosen), ROOT)
+
+
+def test_labels_that_tables_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    for folder in ("config", "analysis/reference"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    text = (tmp_path / "config/methods/a2c.yaml").read_text()
+    copied = text.replace("method: a2c", "method: a2c_mine")
+    (tmp_path / "config/methods/a2c_mine.yaml").write_text(copied)
+    mine = {"label": "A2C", "frames": 1, "scores": {"pong": [1]}}
+    with pytest.raises(StudyError) as error:
+        load(changed(methods=["a2c", "a2c_mine"], external={"mine": mine}), tmp_path)
+    first = "the same as config/methods/a2c.yaml: label; tables need different ones"
+    assert str(error.value).splitlines()[1:] == [
+        f'  config/methods/a2c_mine.yaml: label = "A2C": {first}',
+        f'  external.mine.label = "A2C": {first}',
+    ]
 
 
 def test_every_mistake_is_said_at_once() -> None:
