@@ -89,8 +89,7 @@ class Asynchronous(Training):
         worker.flat.publish(shared.weights)
         worker.collect()
         loss = worker.backward()
-        # An explicit copy: gradients of different workers never share memory.
-        gradient = worker.flat.gradient.float()
+        gradient = worker.flat.gradient.float()  # in float32 the vector itself, the worker's own
         norm = clip_gradient(gradient, settings.gradient_norm_limit)
         require_finite(loss=loss, gradient_norm=norm)
         rmsprop_step(
@@ -147,8 +146,8 @@ class Asynchronous(Training):
     def _work(self, parent: Parent, index: int, state: dict[str, Any] | None) -> None:
         """A worker process: turns until told to pause, then its state, then wait for the word."""
         worker = self._build_worker(index)
-        if state is not None:
-            worker.restore(state)
+        if state is not None and not parent.restored(worker.restore, state):
+            return
         parent.send(("begun",))
         shared = self.shared
         while parent.lives():

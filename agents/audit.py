@@ -15,7 +15,7 @@ from typing import Any
 
 from agents import atari, trace
 
-HEADER = {"method", "game", "seed", "milestone_frames", "protocol", "rom_md5"}
+HEADER = {"method", "game", "seed", "milestone_frames", "protocol", "rom_md5", "ale_py"}
 
 
 class AuditError(Exception):

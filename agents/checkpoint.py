@@ -15,6 +15,7 @@ import torch
 from agents import files
 
 FORMAT = 1
+MILESTONE = {"milestone_frames", "frames", "policy"}  # what each of a record must have
 
 
 class ResumeError(ValueError):
@@ -38,6 +39,10 @@ def load(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:
         raise ResumeError(f"{path}: not a readable checkpoint ({error})") from error
+    if not isinstance(content, dict):
+        raise ResumeError(
+            f"{path}: not a readable checkpoint (it holds a {type(content).__name__})"
+        )
     if content.get("format") != FORMAT:
         raise ResumeError(f"{path}: checkpoint format {content.get('format')!r}; allowed: {FORMAT}")
     return content
@@ -54,6 +59,9 @@ def read_record(path: Path) -> dict[str, Any]:
         lacking = {"milestones", "protocol", "status"} - record.keys()
         if lacking:
             raise ValueError(f"no {', '.join(sorted(lacking))}")
+        for milestone in record["milestones"]:
+            if not isinstance(milestone, dict) or MILESTONE - milestone.keys():
+                raise ValueError(f"a milestone needs {', '.join(sorted(MILESTONE))}: {milestone}")
     except ValueError as error:
         raise ResumeError(f"run: {path} is not a record of a run ({error})") from None
     return record

@@ -245,7 +245,7 @@ def build_settings(values: dict[str, Any], where: str) -> MethodSettings | Rando
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected a mapping of settings, got {values!r}")
     topology = values.get("topology")
-    if topology not in TOPOLOGIES:
+    if not isinstance(topology, str) or topology not in TOPOLOGIES:
         raise ValueError(
             f"{where}: topology: unknown value {topology!r}; allowed: {', '.join(TOPOLOGIES)}"
         )
@@ -275,7 +275,9 @@ def load_method(
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         known = known or "none; a path is needed, such as config/methods/a2c.yaml"
         raise ValueError(f"method: no file {path}; methods there: {known}") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ValueError(f"method: {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     settings = build_settings(values, str(path))
     if settings.method != path.stem:

@@ -29,10 +29,11 @@ from agents.atari import FRAMES_PER_STEP
 from agents.config import GorilaSettings
 from agents.gorila_processes import KINDS, Process, Processes, Task
 from agents.gorila_workers import Plan
-from agents.lanes import FinishedEpisode
+from agents.lanes import FinishedEpisode, state_at_starts
 from agents.networks import build_action_values
 from agents.optim import FlatParameters
-from agents.ray_cluster import connect, import_ray
+from agents.processes import RestoreError
+from agents.ray_cluster import connect, deaths, import_ray
 from agents.schedules import Diverged, learning_rate, warmup
 from agents.seeding import derive_seed
 from agents.shares import shares
@@ -219,19 +220,11 @@ class Gorila(Training):
         self.counts[f"replaced_{kind}s"] += 1
         if kind == "actor":
             self._episode[index] += 1  # the next episode of each lane, the one begun is lost
-            self._begin_worker(kind, index, self._lanes_at_a_start(index))
+            self._begin_worker(kind, index, state_at_starts(self._episode[index]))
         elif kind == "learner":
             self._begin_worker(kind, index)
         else:
             self._take_over(kind, index, error)
-
-    def _lanes_at_a_start(self, actor: int) -> dict[str, Any]:
-        lanes = self.settings.lanes_per_actor
-        return {
-            "episode": self._episode[actor].tolist(),
-            "returns": [0] * lanes,
-            "actions": [b""] * lanes,
-        }
 
     def _take_over(self, kind: str, index: int, error: Exception) -> None:
         """Make the one left of a shard and its replica the shard, and a new process its replica."""
@@ -243,7 +236,7 @@ class Gorila(Training):
             self._ray.get(there["shard", index].handle.follow.remote(replica.handle))
         except self._ray.exceptions.RayTaskError:
             pass  # the new replica is dead already: its own death is told next
-        except self._ray.exceptions.RayActorError:
+        except deaths():
             raise RuntimeError(
                 f"gorila: shard {index} and its replica are dead; "
                 "the run goes on from its last checkpoint"
@@ -302,10 +295,13 @@ class Gorila(Training):
         try:
             result = self._ray.get(answer)
         except errors.RayTaskError as raised:
+            if task.kind == "prepare" and isinstance(raised.cause, ValueError):
+                name = f"Gorila {process.kind} {process.index}"
+                raise RestoreError(f"{name}: {raised.cause}") from None
             if not isinstance(raised.cause, errors.ObjectLostError):
                 raise
             logger.warning("gorila: a rollout was lost with its node")
-        except (errors.RayActorError, errors.ActorUnschedulableError) as raised:
+        except deaths() as raised:
             error = raised
         if task.kind != "death":
             process.busy -= 1
@@ -377,7 +373,7 @@ class Gorila(Training):
                 for process in (*of("shard"), *of("replica")):
                     process.usage = get(process.handle.usage.remote())
                 return found
-            except self._ray.exceptions.RayActorError:
+            except deaths():
                 self._wait(1.0)  # the watch tells whose death it was
 
 

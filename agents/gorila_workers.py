@@ -1,8 +1,8 @@
 """What Gorila's processes do: actors play, learners remember, learn and push gradients.
 
 Source: Nair et al. 2015, arXiv:1507.04296, known from summaries (config/methods/gorila.yaml).
-`gorila` starts them, hands out their work and replaces those that die; nothing here but `pull` and
-`push` talks to Ray.
+`gorila` starts them, hands out their work and replaces those that die; what they say to each
+other goes through Ray.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agents.lanes import TrainingLanes
 from agents.machine import keep_freed_memory
 from agents.networks import ActionValueNetwork
 from agents.optim import DTYPES, FlatParameters, clip_gradient
-from agents.ray_cluster import Awaited, import_ray
+from agents.ray_cluster import Awaited, deaths, import_ray
 from agents.replay import Batch, ReplayMemory
 from agents.schedules import Diverged, exploration_of_server, require_finite
 from agents.seeding import numpy_generator
@@ -117,7 +117,7 @@ class _Worker(Awaited):
         raise NotImplementedError
 
     def pull(self, shards: list[Any]) -> None:
-        """Copy the newest weights here. `RayActorError` if a shard is dead."""
+        """Copy the newest weights here. One of `ray_cluster.deaths` if a shard is dead."""
         pulled = import_ray().get([shard.pull.remote() for shard in shards])
         for part, (weights, _) in zip(self.slices, pulled, strict=True):
             self.flat.master.numpy()[part] = weights
@@ -149,7 +149,7 @@ class Actor(_Worker):
         """
         try:
             self.pull(shards)
-        except import_ray().exceptions.RayActorError:
+        except deaths():
             if not self.versions:
                 return {"decisions": 0, "finished": [], "usage": usage()}, None
         rollout = self.collect(exploration_of_server(self.settings, self.versions[0]))
@@ -241,14 +241,13 @@ class Learner(_Worker):
     def learn(self, shards: list[Any], updates: int, rate: float) -> dict[str, Any]:
         """Push `updates` gradients, but for those discarded; fewer if a shard is dead."""
         report = {"updates": 0, "outliers": 0, "stale_pushes": 0, "diverged": ""}
-        ray = import_ray()
         try:
             while report["updates"] < updates:
                 self._update(shards, rate, report)
-        except ray.exceptions.RayActorError:
-            pass  # the driver learns of the death by itself
         except Diverged as error:
             report["diverged"] = str(error)
+        except deaths():
+            pass  # the driver learns of the death by itself
         return {**report, "usage": usage()}
 
     def _update(self, shards: list[Any], rate: float, report: dict[str, Any]) -> None:

@@ -29,6 +29,12 @@ def training_seed(run_seed: int, lane: int, episode: int, episodes_per_seed: int
     return drawn + (restarts << RESTART_BIT)
 
 
+def state_at_starts(episode: NDArray[np.int64]) -> dict[str, Any]:
+    """Return a `TrainingLanes.state` of lanes that are about to begin `episode`, a number each."""
+    lanes = len(episode)
+    return {"episode": episode.tolist(), "returns": [0] * lanes, "actions": [b""] * lanes}
+
+
 class TrainingLanes:
     """Steps `env` and restarts every lane whose episode ended, each with a seed of its own.
 

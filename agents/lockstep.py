@@ -147,8 +147,9 @@ class Lockstep(Training):
 
         worker = self._build_worker(index)
         worker.flat.keep_gradient_in(self._gradients[index])
-        if self._start_states is not None:
-            worker.restore(self._start_states[index])
+        states = self._start_states
+        if states is not None and not parent.restored(worker.restore, states[index]):
+            return
         parent.send("begun")
         while True:
             request, self.frames = parent.receive()

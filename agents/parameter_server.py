@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.ray_cluster import Awaited, import_ray
+from agents.ray_cluster import Awaited, deaths, import_ray
 from agents.usage import usage
 
 
@@ -74,12 +74,11 @@ class ParameterShard(Awaited):
         if self._replica is None:
             getattr(self, method)(*arguments)
             return
-        ray = import_ray()
         answer = getattr(self._replica, method).remote(*arguments)
         getattr(self, method)(*arguments)
         try:
-            ray.get(answer)
-        except ray.exceptions.RayActorError:
+            import_ray().get(answer)
+        except deaths():
             self._replica = None
 
     def apply(self, gradient: NDArray[np.float32], learning_rate: float) -> None:
@@ -98,7 +97,7 @@ class ParameterShard(Awaited):
     def follow(self, replica: Any) -> None:
         """Make `replica`, a handle of Ray, equal to this shard, and keep it so.
 
-        One call, so that no gradient comes between. `RayActorError` if it is dead.
+        One call, so that no gradient comes between. One of `deaths` if it is dead.
         """
         import_ray().get(replica.restore.remote(self.state()))
         self._replica = replica

@@ -13,7 +13,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from multiprocessing import connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from agents import machine
 
@@ -25,6 +25,16 @@ STALL_SECONDS = 600
 RESTORE_SECONDS = 3600
 # A core that sleeps takes longer to wake up than processes in step wait for each other.
 SPIN_SECONDS = 0.001
+
+
+class RestoreError(ValueError):
+    """A process cannot begin where its saved state says: the state does not fit."""
+
+
+class _Refused(NamedTuple):
+    """What a child says of a state that does not fit."""
+
+    reason: str
 
 
 def _poll_of(pipe: connection.Connection) -> select.poll:
@@ -58,6 +68,15 @@ class Parent:
     def send(self, message: Any) -> None:
         """Send what `Child.receive` returns. No tensors: they would keep this process's memory."""
         self._pipe.send(message)
+
+    def restored(self, restore: Callable[[Any], None], state: Any) -> bool:
+        """Call `restore(state)`; if it does not fit, tell the parent instead and return False."""
+        try:
+            restore(state)
+        except ValueError as error:
+            self.send(_Refused(str(error)))
+            return False
+        return True
 
     def receive(self) -> Any:
         """Return what the parent sends next; end this process if it never will."""
@@ -105,7 +124,7 @@ class Child:
         """Return what the child sends next.
 
         `RuntimeError` with its name if it has died, or has been silent for `limit_seconds`, by
-        default `STALL_SECONDS`.
+        default `STALL_SECONDS`. `RestoreError` if the child could not begin.
         """
         limit_seconds = limit_seconds or STALL_SECONDS
         for _ in range(limit_seconds):
@@ -114,9 +133,12 @@ class Child:
         else:
             raise self.stalled(limit_seconds)
         try:
-            return self.pipe.recv()
+            message = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._died() from None
+        if isinstance(message, _Refused):
+            raise RestoreError(f"{self.name}: {message.reason}")
+        return message
 
     def _died(self) -> RuntimeError:
         self.process.join()

@@ -18,19 +18,22 @@ PACKAGES = ("ale-py", "gymnasium", "numpy")
 
 
 def _git(*arguments: str) -> str:
-    result = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(ROOT), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git here
+        return ""
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def commit() -> tuple[str, bool | None]:
     """Return the commit of the code that runs and whether `agents/` or the methods differ from it.
 
-    ("unknown", None) outside a git checkout.
+    ("unknown", None) outside a git checkout, or without git.
     """
     revision = _git("rev-parse", "HEAD")
     if not revision:

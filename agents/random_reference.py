@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
             csv.writer(buffer, lineterminator="\n").writerows([COLUMNS, *rows])
             files.write_text(options.out, buffer.getvalue())
             print(f"{game}: {options.episodes} episodes", flush=True)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -92,7 +92,10 @@ class Run:
         return self.earlier["seconds"] + time.monotonic() - self._begin
 
     def costs(self) -> dict[str, Any]:
-        """Seconds, core-seconds and peak memory over all attempts."""
+        """Seconds, core-seconds and peak memory of this attempt and those that its state is from.
+
+        What an attempt did after its last checkpoint is in neither, as its frames are not.
+        """
         core, memory = usage()
         core += self.training.core_seconds_of_workers() - self._core_begin
         memory += self.training.peak_memory_of_workers()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agents import atari, checkpoint, machine
 from agents.config import CPU_ONLY, MethodSettings, load_method
+from agents.processes import RestoreError
 from agents.run import Run, RunSpec, check_folder
 
 
@@ -81,8 +82,8 @@ def build_spec(options: argparse.Namespace) -> RunSpec:
         raise ValueError(f"seed: {options.seed} must not be negative")
     if options.threads < 1:
         raise ValueError(f"threads: {options.threads} must be at least 1")
-    if options.checkpoint_seconds < 0:
-        raise ValueError(f"checkpoint_seconds: {options.checkpoint_seconds} must not be negative")
+    if not options.checkpoint_seconds >= 0:  # nan is neither
+        raise ValueError(f"checkpoint_seconds: {options.checkpoint_seconds} must be 0 or more")
     milestones = options.milestones_frames
     if milestones != sorted(set(milestones)) or milestones[0] <= 0:
         raise ValueError(f"milestones_frames: {milestones} must be positive and ascending")
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         return train_exclusively(options, spec, device)
-    except (checkpoint.ResumeError, OSError, ModuleNotFoundError) as error:
+    except (checkpoint.ResumeError, RestoreError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

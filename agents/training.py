@@ -24,8 +24,9 @@ class Training(ABC):
 
     @abstractmethod
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
-        """Play and learn for a while, at most to the first update that reaches `until_frames`.
+        """Play and learn for a while, not beyond the first update that reaches `until_frames`.
 
+        Where several workers update, each finishes the rollout that it has begun by then.
         Returns the episodes that ended.
         """
 

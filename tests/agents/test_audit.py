@@ -187,13 +187,14 @@ def test_what_is_not_there_is_an_error_beside_what_is(
     assert "evaluation/2/traces.npz" in said.err
 
 
+@pytest.mark.parametrize("key", ["rom_md5", "ale_py"])
 def test_a_header_without_a_key_is_named(
-    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture, key: str
 ) -> None:
     copied = Path(shutil.copytree(evaluated, tmp_path / "copied"))
-    edit_traces(copied, lambda header, traces: header.pop("rom_md5"))
+    edit_traces(copied, lambda header, traces: header.pop(key))
     assert audit.main([str(copied)]) == 1
-    assert "traces.npz: its header has no rom_md5" in capsys.readouterr().err
+    assert f"traces.npz: its header has no {key}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["lanes", "threads"])

@@ -87,6 +87,7 @@ def a2c(tmp_path: Path, **changes: object) -> Path:
         ({"gamma": float("nan")}, ["gamma", "nan", "[0, 1]"]),
         ({"learning_rate": float("inf")}, ["learning_rate", "inf", "not a finite number"]),
         ({"rmsprop_epsilon": 0.0}, ["rmsprop_epsilon", "0.0", "not above 0"]),
+        ({"topology": ["replay"]}, ["topology", "replay", "lockstep"]),
         ({"lanes": 0}, ["lanes", "0", "[1, inf]"]),
         ({"learning_rate": -0.1}, ["learning_rate", "-0.1", "[0, inf]"]),
         ({"lanes": 2.5}, ["lanes", "int", "2.5"]),
@@ -155,6 +156,11 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     plain = dataclasses.asdict(config.load_method(METHODS / "a2c.yaml"))
     changed = dataclasses.asdict(config.load_method(METHODS / "a2c.yaml", {"lanes": 3}))
     assert changed == plain | {"lanes": 3}
+
+
+def test_a_folder_is_no_method(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^method: {tmp_path} cannot be read: Is a directory"):
+        config.load_method(tmp_path)
 
 
 def test_a_missing_file_names_the_methods_that_exist() -> None:

@@ -175,7 +175,8 @@ def test_a_policy_or_record_that_is_gone_is_named(
     assert "policies/1000.pt is not there; allowed: none" in capsys.readouterr().err
     whole = json.loads((copied / "run.json").read_text())
     less = json.dumps({key: value for key, value in whole.items() if key != "protocol"})
-    for text in ("{}", "[]", '{"status": ', less):
+    unnamed = json.dumps(whole | {"milestones": [{"frames": 1000}]})
+    for text in ("{}", "[]", '{"status": ', less, unnamed):
         (copied / "run.json").write_text(text)
         assert evaluate.main(arguments) == 1
         assert "run.json is not a record of a run" in capsys.readouterr().err

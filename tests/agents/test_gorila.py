@@ -49,8 +49,7 @@ class Here:
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls are made at once, in this process."""
-    nothing = SimpleNamespace(RayActorError=type("RayActorError", (Exception,), {}))
-    here = SimpleNamespace(get=lambda answer: answer, cloudpickle=pickle, exceptions=nothing)
+    here = SimpleNamespace(get=lambda answer: answer, cloudpickle=pickle)
     for module in (gorila_workers, parameter_server):
         monkeypatch.setattr(module, "import_ray", lambda: here)
 

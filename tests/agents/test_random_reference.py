@@ -78,6 +78,11 @@ def test_bad_input(
     assert not (tmp_path / "a.csv").exists()
 
 
+def test_a_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert random_reference.main(["--out", str(tmp_path), "--games", "pong"]) == 1
+    assert capsys.readouterr().err.startswith("error: [Errno 21] Is a directory")
+
+
 def test_all_games_by_default(tmp_path: Path) -> None:
     assert random_reference.parse_arguments(["--out", "x"]).games == atari.games()
 

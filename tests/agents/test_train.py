@@ -121,6 +121,11 @@ def test_a_run_records_the_commits_of_all_its_attempts(
         assert (record["commits"], record["commit"], record["dirty"]) == (commits, commit, dirty)
 
 
+def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert provenance.commit() == ("unknown", None)
+
+
 def test_a_run_on_two_cores_resumes_on_one(tmp_path: Path) -> None:
     """By the command."""
     constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'

@@ -26,6 +26,7 @@ from tests.agents.command_line import arguments
         ({"set": "3"}, ["--set", "3", "object"]),
         ({"set": '{"lernen":1}'}, ["lernen", "learning_rate"]),
         ({"set": '{"network":"resnet"}'}, ["network", "resnet", "mnih2013, nature"]),
+        ({"checkpoint_seconds": "nan"}, ["checkpoint_seconds", "nan", "0 or more"]),
         ({"method": "nowhere/a4c.yaml"}, ["a4c.yaml", "methods there"]),
     ],
 )
@@ -136,6 +137,16 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"error: {path}: not a readable checkpoint" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_holds_something_else_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(arguments(tmp_path)) == 0
+    (path,) = tmp_path.glob("resume/*/checkpoint.pt")
+    torch.save([1, 2], path)
+    assert train.main(arguments(tmp_path)) == 1
+    assert f"error: {path}: not a readable checkpoint (it holds a list)" in capsys.readouterr().err
+
+
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(arguments(tmp_path)) == 0
     (tmp_path / "run.json").write_text('{"status": ')
@@ -143,16 +154,41 @@ def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"error: run: {tmp_path}/run.json is not a record of a run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("method", "threads", "sets", "who"),
+    [
+        ("a2c", "1", {"lanes": 2}, "breakout, lane 1"),
+        ("a2c", "2", {"lanes": 2}, "A2C process 1: breakout, lane 1"),
+        ("a3c_ff", "1", {"workers": 2, "lanes_per_worker": 1}, "A3C worker 1: breakout, lane 1"),
+    ],
+)
 def test_a_checkpoint_of_another_emulator_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    threads: str,
+    sets: dict[str, int],
+    who: str,
 ) -> None:
-    assert train.main(arguments(tmp_path)) == 0
+    """Whichever process replays it; the log of attempts has it too."""
+    chosen = {"network": "mnih2013", "learning_rate_schedule": "constant", **sets}
+    text = json.dumps(chosen, separators=(",", ":"))
+
+    def code(milestones: str) -> int:
+        changes = {"threads": threads, "set": text, "milestones_frames": milestones}
+        return train.main(arguments(tmp_path, method, **changes))
+
+    assert code("3200") == 0
     (path,) = tmp_path.glob("resume/*/checkpoint.pt")
     content = checkpoint.load(path)
-    content["training"]["worker"]["lanes"]["observations_crc32"][1] ^= 1
+    state = content["training"]
+    lanes = (state["workers"][1] if "workers" in state else state["worker"])["lanes"]
+    lanes["observations_crc32"][-1] ^= 1
     checkpoint.save(path, content)
-    assert train.main(arguments(tmp_path)) == 1
-    assert "error: breakout, lane 1: the replayed episode does not" in capsys.readouterr().err
+    assert code("3200 6400") == 1
+    words = f"{who}: the replayed episode does not"
+    assert f"error: {words}" in capsys.readouterr().err
+    assert words in (tmp_path / "resume/attempts.log").read_text()
 
 
 def test_settings_that_do_not_fit_each_other_are_named(
