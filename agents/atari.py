@@ -186,7 +186,6 @@ class AtariLanes:
             )
         quick = mask & (restarts > 0) & (wanted == self._seeds + (1 << RESTART_BIT))
         seeded = mask & ~quick
-        restarts[quick] = 1
         if seeded.any():
             emulator_seeds = wanted & ((1 << RESTART_BIT) - 1)
             if (self._seeds < 0).all():  # ale-py wants one full reset before a partial one
@@ -194,9 +193,10 @@ class AtariLanes:
             else:
                 options = {"reset_mask": seeded}
                 observation, info = self._env.reset(seed=emulator_seeds[seeded], options=options)
-        while restarts.any():
-            observation, info = self._env.reset(options={"reset_mask": restarts > 0})
-            restarts -= restarts > 0
+        unseeded = np.where(quick, 1, restarts)  # resets that each lane still needs
+        while unseeded.any():
+            observation, info = self._env.reset(options={"reset_mask": unseeded > 0})
+            unseeded -= unseeded > 0
         self._seeds[mask] = wanted[mask]
         self._lives = info["lives"].copy()
         return observation

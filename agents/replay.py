@@ -106,6 +106,11 @@ class ReplayMemory:
     Checkpoints hold all but the frames: `state` writes those that have changed through to the
     file, and the slots that it refers to are not overwritten before the next `state`. For that
     each ring has slots beyond its capacity. `state_is_due` says when they are nearly used up.
+    Positions of a ring, the newest, head - 1, to the right:
+
+        slack                  stack                      capacity
+        kept for the last      only complete the stacks   drawn, but for slots whose next frame
+        state, or overwritten  of those behind them       is another episode's or not there yet
 
     Args:
         path: the file; made if it is not there, with its whole size.
