@@ -222,6 +222,10 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     for key in ("episodes", "lanes", "threads"):
         if getattr(options, key) < 1:
             raise ValueError(f"{key}: {getattr(options, key)} must be at least 1")
+    if (options.out / "episodes.csv").exists():
+        raise ValueError(
+            f"out: {options.out} has an evaluation already; give another folder, or delete it first"
+        )
     record_path = options.run / "run.json"
     record = checkpoint.read_record(record_path)
     kept = {m["milestone_frames"]: m for m in record["milestones"]}

@@ -97,7 +97,8 @@ def _compare(results: Path, again: Path) -> None:
         if not file.is_file() or file.read_bytes() != made.read_bytes():
             raise PublishError(
                 f"{file} is not what the study's runs give, from line "
-                f"{_first_difference(file, made)} on: make the study's tables again first"
+                f"{_first_difference(file, made)} on: make the study's tables again first (make "
+                f"so-far STUDY={results.name})"
             )
 
 
@@ -163,6 +164,12 @@ def main(argv: list[str] | None = None) -> None:
     results, target = Path("results", study), Path("results/published", study)
     if not (results / "study.json").is_file():
         parser.error(f"--study {study}: there is no {results}/study.json")
+    try:  # in no time, what is said again before anything is written
+        list(published_files(results))
+        if not options.replace:
+            check_kept(results, target)
+    except (PublishError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
     audit = [sys.executable, "-m", "agents.audit", str(results / "runs")]
     if subprocess.run(audit, check=False).returncode != 0:
         sys.exit(f"{results}: the audit failed; nothing was published")

@@ -200,6 +200,17 @@ def test_a_policy_of_another_training_is_refused(
     assert f"policies/1000.pt: is of another training: {key} {other!r}" in error
 
 
+def test_an_evaluation_is_not_written_over(
+    run: Path, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = Path(shutil.copytree(evaluated, tmp_path / "out"))
+    arguments = ["--run", str(run), "--milestone-frames", "1000", "--out", str(out)]
+    assert evaluate.main([*arguments, "--episodes", "1", "--seed", "7"]) == 1
+    assert f"error: out: {out} has an evaluation already" in capsys.readouterr().err
+    for name in ("episodes.csv", "traces.npz"):
+        assert (out / name).read_bytes() == (evaluated / name).read_bytes()
+
+
 def test_every_episode_has_a_random_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """No uniform number is drawn twice, over 20 episodes in 3 lanes."""
     drawn, choose = [], evaluate.choose_actions

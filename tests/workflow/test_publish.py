@@ -65,10 +65,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tables_that_the_runs_give_are_published(whole: Path) -> None:
+def test_tables_that_the_runs_give_are_published(whole: Path, tmp_path: Path) -> None:
     """Also beside a run that the study does not name: it is not published."""
-    shutil.copytree(whole / "runs/a2c/pong/0", whole / "runs/a2c/pong/7")
-    publish.check_tables(whole)
+    results = tmp_path / "results"
+    shutil.copytree(whole, results)
+    shutil.copytree(results / "runs/a2c/pong/0", results / "runs/a2c/pong/7")
+    publish.check_tables(results)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,18 @@ def test_an_evaluation_whose_audit_fails_is_not_published(
     assert stopped.value.code == "results/few: the audit failed; nothing was published"
     assert "audit: 0 of 1 evaluations agree" in capfd.readouterr().out
     assert not (tmp_path / "results/published").exists()
+
+
+def test_what_is_missing_is_said_before_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    publishable(tmp_path / "results/few", [0])
+    (tmp_path / "results/few/report.html").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(SystemExit, match=r"^error: .*report.html is missing: finish the study"):
+        publish.main(["--study", "few"])
+    assert "audit" not in capfd.readouterr().out
 
 
 def test_a_study_without_a_report_is_not_published(tmp_path: Path) -> None:
