@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import stacks, targets
-from agents.atari import FRAMES_PER_STEP, Step
-from agents.config import AsyncSettings, LockstepSettings
+from agents.atari import Step
+from agents.config import FRAMES_PER_STEP, AsyncSettings, LockstepSettings
 from agents.lanes import TrainingLanes
 from agents.networks import build_network
 from agents.optim import DTYPES, FlatParameters

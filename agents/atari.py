@@ -19,7 +19,8 @@ from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
-FRAMES_PER_STEP = 4
+from agents.config import FRAMES_PER_STEP
+
 OBSERVATION_SHAPE = (4, 84, 84)
 SCREEN_SHAPE = (210, 160, 3)  # of every game of the table
 # An unseeded reset takes 4.5 ms, a seeded one loads the ROM again and takes 84 ms.

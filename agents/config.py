@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+FRAMES_PER_STEP = 4
 CPU_ONLY = ("async", "gorila")  # topologies
 
 
@@ -289,6 +290,17 @@ def load_method(
                 f"overrides: {path.stem}: unknown key {key!r}; allowed: {', '.join(allowed)}"
             )
     return build_settings({**values, **(overrides or {})}, f"{path} with overrides")
+
+
+def check_budget(settings: MethodSettings | RandomSettings, budget_frames: int) -> None:
+    """Refuse a training that would end before it learns; `ValueError` names what is allowed."""
+    starts = getattr(settings, "learning_starts_frames", 0)
+    if budget_frames <= starts:
+        raise ValueError(
+            f"milestones_frames: {budget_frames}: {settings.method} would learn nothing, since its "
+            f"learning_starts_frames is {starts}; allowed: a budget above it, or an override of "
+            "learning_starts_frames below the budget"
+        )
 
 
 def hashed_settings(settings: MethodSettings) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from agents import stacks, targets
 from agents.actor_critic import sample_actions
-from agents.atari import FRAMES_PER_STEP
-from agents.config import EpisodeSettings
+from agents.config import FRAMES_PER_STEP, EpisodeSettings
 from agents.lanes import FinishedEpisode, training_seed
 from agents.networks import build_network
 from agents.optim import DTYPES, FlatParameters, clip_gradient, rmsprop_step

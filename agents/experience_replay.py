@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import q_learning, value_targets
-from agents.atari import FRAMES_PER_STEP
-from agents.config import ReplaySettings
+from agents.config import FRAMES_PER_STEP, ReplaySettings
 from agents.lanes import FinishedEpisode, TrainingLanes
 from agents.networks import build_action_values
 from agents.optim import DTYPES, FlatParameters, centred_rmsprop_step, clip_gradient
@@ -65,6 +64,7 @@ class ExperienceReplay(Training):
             env.observation_shape,
             settings,
             settings.replay_capacity_steps,
+            budget_frames // FRAMES_PER_STEP,
         )
         # Drawn on the CPU on every device: the same numbers whatever trains.
         self._actions = torch.Generator().manual_seed(derive_seed(run_seed, "actions"))

@@ -25,8 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.atari import FRAMES_PER_STEP
-from agents.config import GorilaSettings
+from agents.config import FRAMES_PER_STEP, GorilaSettings
 from agents.gorila_processes import KINDS, Process, Processes, Task
 from agents.gorila_workers import Plan
 from agents.lanes import FinishedEpisode, state_at_starts
@@ -102,7 +101,7 @@ class Gorila(Training):
         )
         # Packed now: what `make_lanes` refers to may hold this training later.
         self._plan = self._ray.cloudpickle.dumps(
-            Plan(settings, run_seed, env.observation_shape, network, make_lanes)
+            Plan(settings, run_seed, env.observation_shape, network, make_lanes, budget_frames)
         )
         self._layout = FlatParameters(network)
         self._slices = shares(self._layout.size, settings.shards)

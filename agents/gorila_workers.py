@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents import q_learning, value_targets
-from agents.config import GorilaSettings
+from agents.config import FRAMES_PER_STEP, GorilaSettings
 from agents.lanes import TrainingLanes
 from agents.machine import keep_freed_memory
 from agents.networks import ActionValueNetwork
@@ -95,6 +95,7 @@ class Plan:
     observation_shape: tuple[int, int, int]
     network: ActionValueNetwork
     make_lanes: Callable[[int], Any]
+    budget_frames: int
 
 
 class _Worker(Awaited):
@@ -217,6 +218,7 @@ class Learner(_Worker):
                 self.plan.observation_shape,
                 settings,
                 settings.replay_capacity_steps // settings.actors,
+                self.plan.budget_frames // FRAMES_PER_STEP // settings.actors,
             )
 
     def add(self, actor: int, rollout: Rollout) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import trace
-from agents.atari import FRAMES_PER_STEP, RESTART_BIT, Step
+from agents.atari import RESTART_BIT, Step
+from agents.config import FRAMES_PER_STEP
 from agents.seeding import derive_seed
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from agents import actor_critic
 from agents.actor_critic import RolloutWorker
-from agents.atari import FRAMES_PER_STEP
-from agents.config import LockstepSettings
+from agents.config import FRAMES_PER_STEP, LockstepSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
 from agents.processes import RESTORE_SECONDS, Child, Parent

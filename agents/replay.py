@@ -9,6 +9,7 @@ slots of one episode, and what is read is what the emulator gave, at either end 
 from __future__ import annotations
 
 import os
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,70 +21,10 @@ from numpy.typing import NDArray
 from agents import value_targets
 from agents.checkpoint import ResumeError
 from agents.config import GorilaSettings, ReplaySettings
+from agents.sum_tree import SumTree
 
 SLACK_SHARE = 10  # one slot for so many of the capacity may be overwritten between checkpoints
-FANOUT = 64  # children of a node: a million leaves are four levels, so few calls of NumPy
 RANK_REFRESH_UPDATES = 1000  # sorting a million errors takes 0.1 s, so many updates some 20 s
-
-
-class SumTree:
-    """Sums of non-negative weights, by which leaves are drawn. All methods are vectorised.
-
-    A node is always summed anew from its children: it depends on the leaves alone, not on the
-    order in which they came, and does not drift.
-
-    Args:
-        size: number of leaves.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._levels: list[NDArray[np.float64]] = []
-        while True:
-            nodes = -(-size // FANOUT)
-            self._levels.append(np.zeros((nodes, FANOUT)))
-            if nodes == 1:
-                break
-            size = nodes
-
-    @property
-    def leaves(self) -> NDArray[np.float64]:
-        """The weights, [size] and zeros up to a whole node; a view."""
-        return self._levels[0].reshape(-1)
-
-    @property
-    def total(self) -> float:
-        """Sum of all weights."""
-        return float(self._levels[-1].sum())
-
-    def set(self, index: NDArray[np.int64], weight: NDArray[np.float64] | float) -> None:
-        """Give leaves `index` [K] their `weight` [K]; of a leaf named twice the last counts."""
-        self.leaves[index] = weight
-        for level, above in zip(self._levels, self._levels[1:], strict=False):
-            index = index // FANOUT
-            above.reshape(-1)[index] = level[index].sum(axis=1)
-
-    def rebuild(self) -> None:
-        """Sum all nodes anew, after a change of `leaves`."""
-        for level, above in zip(self._levels, self._levels[1:], strict=False):
-            above.reshape(-1)[: len(level)] = level.sum(axis=1)
-
-    def find(self, mass: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the leaves [K] in whose part of 0..total the numbers `mass` [K] lie.
-
-        A leaf without weight is never returned. `ValueError` if all are without.
-        """
-        if self.total <= 0:
-            raise ValueError("sum tree: no leaf has a weight")
-        index = np.zeros(len(mass), np.int64)
-        for level in reversed(self._levels):
-            edges = level[index].cumsum(axis=1)
-            # A node and the sum of its children may differ by a rounding.
-            mass = np.minimum(mass, np.nextafter(edges[:, -1], 0))
-            child = (edges <= mass[:, None]).sum(axis=1)
-            row = np.arange(len(mass))
-            mass = mass - np.where(child > 0, edges[row, child - 1], 0.0)
-            index = index * FANOUT + child
-        return index
 
 
 class Batch(NamedTuple):
@@ -113,15 +54,17 @@ class ReplayMemory:
         state, or overwritten  of those behind them       is another episode's or not there yet
 
     Args:
-        path: the file; made if it is not there, with its whole size.
+        path: the file; made if it is not there, without the room on the disk for all slots.
         lanes: B, lanes that write side by side.
         observation_shape: of a stack of frames, (frames, height, width).
         settings: all on priorities.
         capacity_steps: frames kept, over all lanes.
+        expected_steps: decisions that will come, over all lanes: for so many the file has room on
+            the disk from the start, for more when they come. By default for the capacity.
 
     Raises:
         ValueError: if the capacity gives a lane less than two slots.
-        OSError: if the disk has no room.
+        OSError: if the disk has no room; also from `begin` and `add`.
     """
 
     def __init__(
@@ -131,6 +74,7 @@ class ReplayMemory:
         observation_shape: tuple[int, int, int],
         settings: ReplaySettings | GorilaSettings,
         capacity_steps: int,
+        expected_steps: int | None = None,
     ) -> None:
         self.settings = settings
         self._path = path
@@ -145,7 +89,12 @@ class ReplayMemory:
             )
         self.slack = self.capacity // SLACK_SHARE + 8 * (self.stack + 1)
         self.ring = self.capacity + self.stack + self.slack
-        self._frames = _mapped(path, (lanes * self.ring, *observation_shape[1:]))
+        self._file, self._frames = _mapped(path, (lanes * self.ring, *observation_shape[1:]))
+        weakref.finalize(self, os.close, self._file)
+        self._allocated = 0  # slots of each ring, from its first, that have room on the disk
+        expected = (capacity_steps if expected_steps is None else expected_steps) // lanes
+        # Episodes begin with a stack besides; where many do, more is allocated on the way.
+        self._allocate(expected + expected // SLACK_SHARE + 8 * (self.stack + 1))
         # Slots of all rings in one row: that of lane b at position t is b * ring + t % ring.
         self._actions = np.zeros(lanes * self.ring, np.uint8)
         self._rewards = np.zeros(lanes * self.ring, np.int32)
@@ -174,6 +123,8 @@ class ReplayMemory:
         head = self._head[lanes]
         if self._saved_head is not None and (head - self._saved_head[lanes] >= self.slack).any():
             raise RuntimeError("replay memory: frames of the last state would be overwritten")
+        if self._allocated < self.ring and head.max() >= self._allocated:
+            self._allocate(int(head.max()) + 1 + self.slack)
         slots = lanes * self.ring + head % self.ring
         self._frames[slots] = frames
         self._drawable[slots] = False
@@ -209,6 +160,24 @@ class ReplayMemory:
         self._drawable[slots] = True
         if self.tree is not None:
             self._set_errors(slots, np.full(self.lanes, self._largest_error))
+
+    def _allocate(self, slots: int) -> None:
+        """Give each ring's first `slots` room on the disk; what they hold already stays.
+
+        Before they are written: without room, writing to a mapped file kills the process without
+        a word.
+        """
+        slots = min(slots, self.ring)
+        frame = self._frames[0].nbytes
+        size = (slots - self._allocated) * frame
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            for first in range(self._allocated, self.lanes * self.ring, self.ring):
+                try:
+                    os.posix_fallocate(self._file, first * frame, size)
+                except OSError as error:
+                    words = f"{error.strerror}, for {self.lanes * size:,} bytes"
+                    raise OSError(error.errno, words, str(self._path)) from error
+        self._allocated = slots
 
     # --- reading
 
@@ -360,20 +329,12 @@ class ReplayMemory:
         }
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Map the file of that many bytes, kept as it is where it is there already."""
+def _mapped(path: Path, shape: tuple[int, ...]) -> tuple[int, np.memmap]:
+    """Open and map the file of that many bytes, kept as it is where it is there already."""
     size = int(np.prod(shape))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not to append: where the file system cannot allocate, glibc writes zeros, and cannot then.
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        # Now: writing to a mapped file without room kills the process without a word.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)
-        elif os.fstat(file).st_size < size:  # macOS
-            os.ftruncate(file, size)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}, for {size:,} bytes", str(path)) from error
-    finally:
-        os.close(file)
-    return np.memmap(path, np.uint8, "r+", shape=shape)
+    if os.fstat(file).st_size < size:
+        os.ftruncate(file, size)
+    return file, np.memmap(path, np.uint8, "r+", shape=shape)

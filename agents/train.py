@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from agents import atari, checkpoint, machine
-from agents.config import CPU_ONLY, MethodSettings, load_method
+from agents.config import CPU_ONLY, MethodSettings, check_budget, load_method
 from agents.processes import RestoreError
 from agents.run import Run, RunSpec, check_folder
 
@@ -93,8 +93,10 @@ def build_spec(options: argparse.Namespace) -> RunSpec:
         raise ValueError(f"--set: {options.sets!r} is not JSON ({error})") from error
     if not isinstance(overrides, dict):
         raise ValueError(f"--set: expected a JSON object of settings, got {options.sets!r}")
+    settings = load_method(options.method, overrides)
+    check_budget(settings, milestones[-1])
     return RunSpec(
-        load_method(options.method, overrides),
+        settings,
         atari.check_game(options.game),
         options.seed,
         tuple(milestones),

@@ -77,6 +77,23 @@ def exploration_notes(study: Study) -> list[str]:
     ]
 
 
+def untaught_notes(study: Study) -> list[str]:
+    """Return a note on rows at which a method has not yet begun to learn."""
+    rows = [
+        f"{study.row_label(method, milestone)} (from {frames_text(starts)} frames on)"
+        for method in study.methods
+        if (starts := study.expected_settings(method).get("learning_starts_frames", 0))
+        for milestone in study.milestones_of(method)
+        if milestone <= starts
+    ]
+    if not rows:
+        return []
+    return [
+        "Rows of policies that have learnt nothing, as their methods first fill a replay memory: "
+        f"{', '.join(rows)}."
+    ]
+
+
 def override_notes(study: Study, runs: pd.DataFrame) -> list[str]:
     """Return one note that lists the settings in which the study leaves the method files.
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis import atari5
 from analysis.absences import missing_notes, truncated_notes
-from analysis.deviations import budget_note, exploration_notes, override_notes
+from analysis.deviations import budget_note, exploration_notes, override_notes, untaught_notes
 from analysis.normalise import NORMALISED_WITH, RULES, ZERO_RANDOM_GAME
 from analysis.reference import game_labels, load_scores, normalised
 from analysis.render import frames_text
@@ -68,6 +68,7 @@ def notes(
         f"{NORMALISED_WITH[study.references]} references, rule `{study.rule}`: "
         f"{RULES[study.rule]}.",
         *exploration_notes(study),
+        *untaught_notes(study),
         *([] if study.only_random_play else [_selection_note(study), budget_note(study)]),
         *([_atari5_note()] if atari5.applies(study) else []),
         interval_note(study, table),

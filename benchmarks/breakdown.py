@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agents import atari, files, machine, methods, provenance
-from agents.atari import FRAMES_PER_STEP
-from agents.config import load_method
+from agents.config import FRAMES_PER_STEP, load_method
 from benchmarks.cases import METHODS
 
 # Part -> the attribute that does it, from the worker or the training, and the part it lies in.

@@ -20,8 +20,7 @@ from torch.nn import functional
 
 from agents import atari, machine, methods
 from agents.actor_critic import RolloutWorker
-from agents.atari import FRAMES_PER_STEP
-from agents.config import MethodSettings, load_method
+from agents.config import FRAMES_PER_STEP, MethodSettings, load_method
 from agents.experience_replay import ExperienceReplay
 from agents.lanes import TrainingLanes
 from agents.optim import rmsprop_step

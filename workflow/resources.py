@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agents.config import CPU_ONLY
+from agents.config import CPU_ONLY, FRAMES_PER_STEP
 from workflow.study import trained_with
 
 BASE_MB = 4000  # one process takes up to 1.5 GB, REINFORCE's with its whole episodes
@@ -28,7 +28,9 @@ def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
 def memory_mb(study: Mapping[str, Any], method: str, root: Path) -> int:
     """Return how much memory to ask a cluster for, in MB, for a run of `method`."""
     values = trained_with(study, method, root)
-    replay = REPLAY_BYTES_PER_STEP * int(values.get("replay_capacity_steps", 0)) // 10**6
+    played = study["milestones_frames"][-1] // FRAMES_PER_STEP
+    kept = min(int(values.get("replay_capacity_steps", 0)), played)
+    replay = REPLAY_BYTES_PER_STEP * kept // 10**6
     shards = 2 * int(values.get("shards", 0))  # each has a replica
     of_ray = processes(study, method, root) + shards if shards else 0
     workers = WORKER_MB * int(values.get("workers", 0))

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from agents.config import load_method
+from agents.config import check_budget, load_method
 from workflow.schema import (
     allowed,
     from_command_line,
@@ -238,7 +238,9 @@ def _wrong_settings(study: Mapping[str, Any], root: Path) -> Iterable[str]:
     others = [m for m in study["overrides"] if m not in ("all", *study["methods"])]
     for method in (*study["methods"], *others):
         try:
-            load_method(root / method_file(method), settings(study, method))
+            checked = load_method(root / method_file(method), settings(study, method))
+            if method in study["methods"]:
+                check_budget(checked, _milestones(study)[-1])
         except ValueError as error:
             yield str(error).replace(f"{root}/", "")
 

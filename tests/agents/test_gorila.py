@@ -58,7 +58,8 @@ def parts(chosen: Any, seed: int = 0, world: type = Doors) -> tuple[list, list, 
     """Return actors, learners and handles of shards, as the driver makes them."""
     env = world(1)
     network = networks.build_action_values(chosen, env.actions, seed, env.observation_shape)
-    plan = pickle.dumps(gorila_workers.Plan(chosen, seed, env.observation_shape, network, world))
+    plan = gorila_workers.Plan(chosen, seed, env.observation_shape, network, world, 4000)
+    plan = pickle.dumps(plan)
     flat = FlatParameters(network)
     shards = [
         shard(flat.master.numpy()[part], chosen.max_staleness_updates)

@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 
 from agents import checkpoint, config, replay
-from agents.replay import FANOUT, ReplayMemory, SumTree
+from agents.replay import ReplayMemory
+from agents.sum_tree import FANOUT, SumTree
 from tests.agents.worlds import METHODS
 
 STACK, SHAPE = 3, (3, 2, 2)
 
 
-def memory(path: Path, lanes: int = 2, capacity: int = 60, **overrides) -> ReplayMemory:
+def memory(
+    path: Path, lanes: int = 2, capacity: int = 60, expected: int | None = None, **overrides
+) -> ReplayMemory:
     method = "prioritized" if "prioritisation" in overrides else "dqn"
     settings = config.load_method(METHODS / f"{method}.yaml", overrides)
-    return ReplayMemory(path / "frames.bin", lanes, SHAPE, settings, capacity)
+    return ReplayMemory(path / "frames.bin", lanes, SHAPE, settings, capacity, expected)
 
 
 def uniform(seed: int):
@@ -264,12 +267,49 @@ def test_a_file_system_that_cannot_allocate_gets_zeros_written(
             raise OSError(errno.EBADF, "Bad file descriptor")
         if size > 10**8:
             raise OSError(errno.ENOSPC, "No space left on device")
-        os.ftruncate(file, offset + size)
+        os.ftruncate(file, max(os.fstat(file).st_size, offset + size))
 
     monkeypatch.setattr(os, "posix_fallocate", by_hand)
     memory(tmp_path)
     with pytest.raises(OSError, match=r"No space left on device, for .* bytes: .*frames"):
         memory(tmp_path / "full", capacity=10**8)
+
+
+def test_the_disk_has_room_for_what_will_come(tmp_path: Path) -> None:
+    """Of all slots if need be; what is there already stays as it is, and what is drawn is right."""
+    expected, capacity, page = 2000, 200_000, 4096
+    found = memory(tmp_path, capacity=capacity, expected=expected)
+    path, player = tmp_path / "frames.bin", Player(2, 3)
+
+    def on_disk() -> int:
+        return path.stat().st_blocks * 512
+
+    frame = found._frames[0].nbytes
+    room = on_disk()
+    assert expected * frame <= room <= 1.2 * expected * frame + 4 * page
+    player.play(found, expected // 2 - STACK, end=0)
+    assert on_disk() == room
+    player.play(found, expected, end=0.2)  # more, and many a first stack
+    assert room < on_disk() < found._frames.size
+    assert check(found, player.kept) == len(player.kept[0])  # all of them
+    more = memory(tmp_path, capacity=capacity, expected=capacity)
+    assert on_disk() >= more._frames.size
+    more.restore(found.state())
+    check(more, player.kept)
+
+
+def test_a_disk_that_is_full_on_the_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, player = memory(tmp_path, capacity=1000, expected=10), Player(2, 3)
+
+    def full(file: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device, for [\d,]+ bytes: .*frames"):
+        player.play(found, 100)
+    assert found._head.max() == found._allocated  # nothing was written beyond
 
 
 def test_where_python_cannot_allocate_the_file_has_its_size(

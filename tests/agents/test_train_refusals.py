@@ -27,6 +27,10 @@ from tests.agents.command_line import arguments
         ({"set": '{"lernen":1}'}, ["lernen", "learning_rate"]),
         ({"set": '{"network":"resnet"}'}, ["network", "resnet", "mnih2013, nature"]),
         ({"checkpoint_seconds": "nan"}, ["checkpoint_seconds", "nan", "0 or more"]),
+        (
+            {"method": "dqn", "milestones_frames": "200000", "set": "{}"},
+            ["milestones_frames: 200000: dqn", "learning_starts_frames is 200000", "above it"],
+        ),
         ({"method": "nowhere/a4c.yaml"}, ["a4c.yaml", "methods there"]),
     ],
 )
@@ -194,6 +198,6 @@ def test_a_checkpoint_of_another_emulator_is_named(
 def test_settings_that_do_not_fit_each_other_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sets = '{"actors":2,"learners":3}'
+    sets = '{"actors":2,"learners":3,"learning_starts_frames":0}'
     assert train.main(arguments(tmp_path, method="gorila", set=sets)) == 1
     assert "error: learners: 3, but each needs an actor; allowed: 1 to 2" in capsys.readouterr().err

@@ -181,6 +181,15 @@ def test_methods_that_explore_differently_are_told(tmp_path: Path):
         assert told == (other == "double_dqn")
 
 
+def test_rows_before_anything_is_learnt_are_told(tmp_path: Path):
+    results = synthetic.write_study(
+        tmp_path, methods=["dqn", "a2c"], seeds=[0],
+        overrides={"dqn": {"learning_starts_frames": 400_000}},
+    )  # fmt: skip
+    told = "as their methods first fill a replay memory: DQN at 400k (from 400k frames on)."
+    assert told in tabulated(results)[1]
+
+
 def test_a_greedy_evaluation_has_no_epsilon(tmp_path: Path):
     """What differs in it alone is not told then, and what differs in training is."""
     evaluation = {"episodes": 4, "action_selection": "greedy", "seed": 1000}

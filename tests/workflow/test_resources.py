@@ -36,16 +36,18 @@ def test_no_published_run_took_more_memory_than_is_asked_for(results: Path) -> N
 
 def test_a_replay_memory_of_a_million_is_asked_for() -> None:
     """Its file of 7.8 GB is mapped: where all of it is read its pages are the run's memory."""
-    study = load(changed(methods=["a2c", "dqn"]), ROOT)
+    study = load(changed(methods=["a2c", "dqn"], milestones_frames=[4_000_000]), ROOT)
     a2c, dqn = (memory_mb(study, method, ROOT) for method in study["methods"])
     assert dqn - a2c == 7800
+    study["milestones_frames"] = [1_000_000]  # 250,000 decisions
+    assert memory_mb(study, "dqn", ROOT) - a2c == 1950
     study["overrides"] = {"dqn": {"replay_capacity_steps": 100_000}}
     assert memory_mb(study, "dqn", ROOT) - a2c == 780
 
 
 def test_a3c_and_gorila_train_on_the_cpu_of_a_study_on_a_gpu() -> None:
     methods = ["a2c", "a3c_ff", "a3c_lstm", "gorila", "dqn", "reinforce"]
-    study = load(changed(methods=methods, device="cuda"), ROOT)
+    study = load(changed(methods=methods, milestones_frames=[10**6], device="cuda"), ROOT)
     found = {method: device(study, method, ROOT) for method in methods}
     assert {method for method, on in found.items() if on == "cpu"} == {
         "a3c_ff", "a3c_lstm", "gorila"
@@ -63,7 +65,7 @@ def test_a3c_workers_are_asked_for() -> None:
 
 def test_each_process_of_gorila_is_asked_for() -> None:
     """4 actors, 2 learners and 2 shards; each shard has a replica."""
-    study = load(changed(methods=["gorila"]), ROOT)
+    study = load(changed(methods=["gorila"], milestones_frames=[10**6]), ROOT)
     own = memory_mb(study, "gorila", ROOT)
     for key, value, more in (("actors", 5, 500), ("learners", 3, 500), ("shards", 3, 1000)):
         study["overrides"] = {"gorila": {key: value}}

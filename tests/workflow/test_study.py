@@ -118,6 +118,10 @@ def changed(**keys: Any) -> dict[str, Any]:
         ({"selection": {"random": "best"}}, ["selection.random: unknown; allowed: all, a2c"]),
         ({"overrides": {"a2c": 3}}, ["overrides.a2c = 3: must be of type object"]),
         ({"milestones_frames": ["1.5e0"]}, ["milestones_frames[0] = 1.5: must be of type integer"]),
+        (
+            {"methods": ["dqn"]},
+            ["3000: dqn would learn nothing", "learning_starts_frames is 200000"],
+        ),
         ({"published": ["rainbo"]}, ["published[0] = rainbo: unknown (did you mean rainbow?)"]),
         ({"published": ["human"]}, ["published[0] = human: unknown", "allowed: dqn, "]),
         (
@@ -145,6 +149,11 @@ def test_a_game_without_references_is_refused_before_it_is_trained(tmp_path: Pat
             f'games[1] = "adventure": analysis/reference/noop_starts.csv has no score of the '
             f"{player} player for it"
         ) in str(error.value)
+
+
+def test_a_budget_in_which_something_is_learnt() -> None:
+    starts = {"learning_starts_frames": 2999, "replay_capacity_steps": 1000}
+    assert load(changed(methods=["dqn", "gorila"], overrides={"all": starts}), ROOT)
 
 
 @pytest.mark.parametrize("rule", ["absolute", "mnih2016"])
