@@ -24,3 +24,9 @@ rule all:
         rules.evaluate.input,
         rules.report.output,
     localrule: True
+
+
+onsuccess:
+    targets = workflow.dag_settings.targets
+    if not targets or set(targets) & {"all", "report"}:
+        print(f"Table: {RESULTS}/tables/summary.md; report: {rules.report.output[0]}")

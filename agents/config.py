@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
+from agents.files import read_yaml
 
 FRAMES_PER_STEP = 4
 CPU_ONLY = ("async", "gorila")  # topologies
@@ -271,15 +271,13 @@ def load_method(
 ) -> MethodSettings | RandomSettings:
     """Read a method file and apply `overrides` (a study's deviations from it)."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         known = known or "none; a path is needed, such as config/methods/a2c.yaml"
         raise ValueError(f"method: no file {path}; methods there: {known}") from None
     except OSError as error:
         raise ValueError(f"method: {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
     settings = build_settings(values, str(path))
     if settings.method != path.stem:
         raise ValueError(f"{path}: method: {settings.method!r} must be the file's name")

@@ -222,6 +222,8 @@ def evaluate(options: argparse.Namespace) -> list[Evaluated]:
     for key in ("episodes", "lanes", "threads"):
         if getattr(options, key) < 1:
             raise ValueError(f"{key}: {getattr(options, key)} must be at least 1")
+    if options.out.is_file():
+        raise ValueError(f"out: {options.out} is a file; give a folder")
     if (options.out / "episodes.csv").exists():
         raise ValueError(
             f"out: {options.out} has an evaluation already; give another folder, or delete it first"

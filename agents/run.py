@@ -340,7 +340,19 @@ def check_folder(spec: RunSpec, out: Path) -> None:
                 f"out: {path} is of another run: {key} {record.get(key)!r}, not {value!r}"
             )
     if record.get("spec_hash", spec.spec_hash()) != spec.spec_hash():
+        now = {
+            "protocol": spec.protocol.name,
+            "budget_frames": spec.budget_frames,
+            **dataclasses.asdict(spec.settings),
+        }
+        then = {**record, **record.get("settings", {})}
+        others = [
+            f"{key} {then[key]!r}, not {value!r}"
+            for key, value in now.items()
+            if key in then and key != "label" and then[key] != value
+        ]
         raise checkpoint.ResumeError(
-            f"out: {path} is of a run with other settings, protocol or budget; "
+            f"out: {path} is of a run with other settings, protocol or budget "
+            f"({'; '.join(others) or 'its record does not say which'}); "
             "give another folder, or delete that record first"
         )

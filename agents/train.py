@@ -28,6 +28,17 @@ def choose_device(name: str, settings: MethodSettings) -> str:
     return "cpu"
 
 
+def frames(text: str) -> int:
+    """Read a number of frames as studies have them: 1000000 or 1e6; `ValueError` on anything else.
+
+    Its name is in what `argparse` says then.
+    """
+    number = float(text)
+    if not number.is_integer():  # nor are nan and infinity
+        raise ValueError(text)
+    return int(number)
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m agents.train", description=__doc__)
@@ -36,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True, help="0 or more; all that is random")
     parser.add_argument(
         "--milestones-frames",
-        type=int,
+        type=frames,
         nargs="+",
         required=True,
         metavar="N",

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
 LAYERS = [
-    ("files", "seeding", "config", "machine", "shapes", "shares", "sum_tree", "usage"),
+    ("files",),
+    ("seeding", "config", "machine", "shapes", "shares", "sum_tree", "usage"),
     ("layers", "ray_cluster", "stacks", "processes"),
     ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),

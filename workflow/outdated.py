@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,115 @@ from workflow.study import UNTRAINED, method_file, settings
 Runs = dict[tuple[str, str, int], list[str]]  # by method, game and seed
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What is compared here of a run's record."""
+
+    settings: dict[str, Any]  # and `protocol`
+    milestones_frames: list[int]
+    budget_frames: int
+    finished: bool
+    state: Path  # its resume state; it may not be there
+
+    def others(self, asked: Mapping[str, Any]) -> list[str]:
+        """Return a line for each setting that is not as `asked`."""
+        return [
+            f"{key} {json.dumps(self.settings[key])}, now {json.dumps(value)}"
+            for key, value in sorted(asked.items())
+            if key in self.settings and key != "label" and self.settings[key] != value
+        ]
+
+    def lacking(self, study: Mapping[str, Any]) -> list[int]:
+        """Return the study's milestones that a finished run does not have."""
+        if not self.finished or self.settings["method"] == UNTRAINED:
+            return []
+        return [m for m in study["milestones_frames"] if m not in self.milestones_frames]
+
+
 def outdated_runs(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
     """Return what finished runs in `results` have otherwise than the study: run -> one line each.
 
     Settings, protocol, and milestones that are not there. A run that is as the study says is not
     in it, nor one whose record does not say: `analysis.collect` refuses that.
     """
-    found: Runs = {}
-    for method in study["methods"]:
-        now = dataclasses.asdict(load_method(root / method_file(method), settings(study, method)))
-        now = {"protocol": study["protocol"], **json.loads(json.dumps(now))}
-        for game, seed in itertools.product(study["games"], study["seeds"]):
-            path = results / "runs" / method / game / str(seed) / "run.json"
-            try:
-                run = json.loads(path.read_text())
-                then = {**run["settings"], "protocol": run["protocol"]}
-                reached = [milestone["milestone_frames"] for milestone in run["milestones"]]
-                finished = run["status"] == "finished"
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            lines = [
-                f"{key} {json.dumps(then[key])}, now {json.dumps(value)}"
-                for key, value in sorted(now.items())
-                if key in then and key != "label" and then[key] != value
-            ]
-            lacking = [m for m in study["milestones_frames"] if m not in reached]
-            if lacking and finished and method != UNTRAINED:
-                lines.append(f"without milestones_frames {', '.join(map(str, lacking))}")
-            if lines:
-                found[method, game, seed] = lines
+    asked, found = _asked(study, root), {}
+    for run, record in _records(study, results):
+        lines = record.others(asked[run[0]])
+        if lacking := record.lacking(study):
+            lines.append(f"without milestones_frames {', '.join(map(str, lacking))}")
+        if lines:
+            found[run] = lines
     return found
+
+
+def passed_milestones(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
+    """Return milestones that finished runs have passed without a policy: run -> one line each.
+
+    Of those runs only that would go on from their resume state, which cannot go back.
+    """
+    asked, found = _asked(study, root), {}
+    for run, record in _records(study, results):
+        passed = [m for m in record.lacking(study) if m < record.budget_frames]
+        # Where the learning rate falls over the budget, another budget is another training.
+        same = (
+            record.settings.get("learning_rate_schedule") == "constant"
+            or record.budget_frames == study["milestones_frames"][-1]
+        )
+        if passed and same and not record.others(asked[run[0]]) and record.state.exists():
+            found[run] = [f"{', '.join(map(str, passed))}; its state is {record.state}"]
+    return found
+
+
+def passed_text(results: Path, passed: Runs, shown: int = 10) -> str:
+    """Return why a study with `passed_milestones` is not begun."""
+    return "\n".join(
+        [
+            f"milestones_frames: runs in {results} have kept no policy at milestones that they "
+            "have passed:",
+            *_lines(passed, shown),
+            "Take these milestones out, or name the study otherwise; or delete the resume states, "
+            "for these runs to be trained again from the start.",
+        ]
+    )
+
+
+def _asked(study: Mapping[str, Any], root: Path) -> dict[str, dict[str, Any]]:
+    """Return what the study asks of each of its methods' runs: settings and protocol."""
+    return {
+        method: {
+            "protocol": study["protocol"],
+            **json.loads(
+                json.dumps(
+                    dataclasses.asdict(
+                        load_method(root / method_file(method), settings(study, method))
+                    )
+                )
+            ),
+        }
+        for method in study["methods"]
+    }
+
+
+def _records(
+    study: Mapping[str, Any], results: Path
+) -> Iterable[tuple[tuple[str, str, int], _Record]]:
+    """Yield the study's runs that have a record which says what is compared here."""
+    for run in itertools.product(study["methods"], study["games"], study["seeds"]):
+        folder = results / "runs" / "/".join(map(str, run))
+        try:
+            record = json.loads((folder / "run.json").read_text())
+            yield (
+                run,
+                _Record(
+                    {**record["settings"], "protocol": record["protocol"]},
+                    [milestone["milestone_frames"] for milestone in record["milestones"]],
+                    record["budget_frames"],
+                    record["status"] == "finished",
+                    folder / "resume" / record["spec_hash"] / "checkpoint.pt",
+                ),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
 
 
 def outdated_evaluations(study: Mapping[str, Any], results: Path) -> Runs:
@@ -104,16 +184,20 @@ def outdated_text(results: Path, *outdated: Runs, shown: int = 10) -> str:
     runs: Runs = {}
     for run, found in itertools.chain.from_iterable(part.items() for part in outdated):
         runs.setdefault(run, []).extend(found)
-    lines = [f"  {'/'.join(map(str, run))}: {'; '.join(found)}" for run, found in runs.items()]
-    if len(lines) > shown:
-        lines[shown:] = [f"  and {len(lines) - shown} more"]
     return "\n".join(
         [
             f"Runs in {results} that are not as the study now says:",
-            *lines,
+            *_lines(runs, shown),
             "Those that Snakemake made here are trained or evaluated again, and those that are "
             "older than their method's file. Of others, restored or copied, it knows nothing: "
             "delete the folder of each run, or evaluation, that is not in its plan, or the tables "
             "will be refused in the end.",
         ]
     )
+
+
+def _lines(runs: Runs, shown: int) -> list[str]:
+    lines = [f"  {'/'.join(map(str, run))}: {'; '.join(found)}" for run, found in runs.items()]
+    if len(lines) > shown:
+        lines[shown:] = [f"  and {len(lines) - shown} more"]
+    return lines

@@ -15,6 +15,8 @@ from jsonschema.exceptions import ValidationError
 
 SCHEMA = Path(__file__).parent / "schemas" / "study.schema.yaml"
 
+SYNONYMS = {"gpu": "cuda"}  # that look like another value
+
 
 def read_schema() -> dict[str, Any]:
     """Return the schema, schemas/study.schema.yaml."""
@@ -134,6 +136,7 @@ def _key(path: Iterable[str | int]) -> str:
 def allowed(value: Any, known: Iterable[str]) -> str:
     """Return how a message on an unknown `value` ends: the nearest of `known`, then all."""
     known = list(known)
-    near = difflib.get_close_matches(str(value), known, n=1)
+    meant = [SYNONYMS[value]] if value in SYNONYMS else []
+    near = [v for v in meant if v in known] or difflib.get_close_matches(str(value), known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{hint}; allowed: {', '.join(known)}"

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from agents.config import check_budget, load_method
+from agents.files import read_yaml
 from workflow.schema import (
     allowed,
     from_command_line,
@@ -67,6 +68,19 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
     if errors:
         raise StudyError("\n  ".join(["the study's configuration is not valid:", *errors]))
     return study | {"milestones_frames": _milestones(study)}
+
+
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuse configuration files with a key twice, of which Snakemake takes the last.
+
+    Raises:
+        StudyError: naming file, line and key.
+    """
+    for path in paths:
+        try:
+            read_yaml(path)
+        except ValueError as error:
+            raise StudyError(str(error)) from None
 
 
 def cleared(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,19 +173,33 @@ def _unknown_names(study: Mapping[str, Any], root: Path) -> Iterable[str]:
             continue
         trained = [m for m in study["methods"] if m != UNTRAINED]
         concerned = trained if method == "all" else [method]
-        for name in (m for m in concerned if m in methods):
-            file = method_file(name)
-            parsed = yaml.safe_load((root / file).read_text())
-            keys = [k for k in parsed if k not in NOT_OVERRIDABLE]
-            for key in (k for k in changed if k not in keys):
-                if key in NOT_OVERRIDABLE:
-                    yield f"overrides.{method}.{key}: only a method's file says it ({file})"
-                else:
-                    yield f"overrides.{method}.{key}: unknown key{allowed(key, keys)} ({file})"
+        keys = {
+            name: list(yaml.safe_load((root / method_file(name)).read_text()))
+            for name in concerned
+            if name in methods
+        }
+        for key in changed:
+            yield from _wrong_override(f"overrides.{method}.{key}", key, keys)
     selectable = ["all", *(m for m in methods if m != UNTRAINED)]
     for method in study["selection"]:
         if method not in selectable:
             yield f"selection.{method}: unknown{allowed(method, selectable)}"
+
+
+def _wrong_override(where: str, key: str, keys: Mapping[str, list[str]]) -> Iterable[str]:
+    """A setting that not all of the methods in `keys`, by which each has its own, have."""
+    lacking = [name for name, own in keys.items() if key not in own]
+    having = [name for name in keys if name not in lacking]
+    if key in NOT_OVERRIDABLE and keys:
+        yield f"{where}: only a method's file says it ({method_file(next(iter(keys)))})"
+    elif lacking and having:
+        yield (
+            f"{where}: unknown to {', '.join(lacking)}; "
+            f"allowed: overrides of {', '.join(having)}, which have it"
+        )
+    elif lacking:
+        known = dict.fromkeys(k for own in keys.values() for k in own if k not in NOT_OVERRIDABLE)
+        yield f"{where}: unknown key{allowed(key, known)} ({method_file(lacking[0])})"
 
 
 def _unknown_published(study: Mapping[str, Any], root: Path) -> Iterable[str]:

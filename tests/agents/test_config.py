@@ -105,6 +105,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict, named: list[str])
     assert [part for part in named if part not in str(caught.value)] == []
 
 
+def test_a_setting_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    path = a2c(tmp_path)
+    path.write_text(f"{path.read_text()}gamma: 0.5\n")
+    with pytest.raises(ValueError, match=r"a2c\.yaml: not valid YAML: the key 'gamma' is there tw"):
+        config.load_method(path)
+
+
 def test_a_whole_number_may_stand_for_a_real_one(tmp_path: Path) -> None:
     settings = config.load_method(a2c(tmp_path, gradient_norm_limit=40))
     assert (settings.gradient_norm_limit, type(settings.gradient_norm_limit)) == (40.0, float)

@@ -211,6 +211,17 @@ def test_an_evaluation_is_not_written_over(
         assert (out / name).read_bytes() == (evaluated / name).read_bytes()
 
 
+def test_a_file_is_no_folder_for_an_evaluation(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("kept")
+    arguments = ["--run", str(run), "--milestone-frames", "1000", "--out", str(out)]
+    assert evaluate.main(arguments) == 1
+    assert f"error: out: {out} is a file; give a folder" in capsys.readouterr().err
+    assert out.read_text() == "kept"
+
+
 def test_every_episode_has_a_random_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """No uniform number is drawn twice, over 20 episodes in 3 lanes."""
     drawn, choose = [], evaluate.choose_actions

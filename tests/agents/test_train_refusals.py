@@ -44,6 +44,15 @@ def test_wrong_input_is_named_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_frames_are_given_as_in_studies(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    options = train.parse_arguments(arguments(tmp_path, milestones_frames="1e4 1.5e6 2000000"))
+    assert options.milestones_frames == [10_000, 1_500_000, 2_000_000]
+    for text in ("1.5", "many", "inf", "nan"):
+        with pytest.raises(SystemExit):
+            train.parse_arguments(arguments(tmp_path, milestones_frames=text))
+        assert f"--milestones-frames: invalid frames value: '{text}'" in capsys.readouterr().err
+
+
 def test_a_gpu_that_is_not_there_or_not_used_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +139,13 @@ def test_the_folder_of_another_run_is_refused(
     changed = json.loads(record) | {"spec_hash": "of other settings"}
     (tmp_path / "run.json").write_text(json.dumps(changed))
     assert train.main(arguments(tmp_path)) == 1
-    assert "run.json is of a run with other settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "run.json is of a run with other settings" in said
+    assert "(its record does not say which)" in said
+    (tmp_path / "run.json").write_text(record)
+    sets = '{"network":"mnih2013","lanes":2,"rollout_steps":10,"gamma":0.5}'
+    assert train.main(arguments(tmp_path, milestones_frames="6400", set=sets)) == 1
+    assert "(budget_frames 3200, not 6400; gamma 0.99, not 0.5);" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,10 @@ def test_finished_study_has_nothing_to_do(finished: Project) -> None:
     for study in ("config/studies/smoke.yaml", "results/smoke/study.json"):
         result = finished.snakemake("-n", "--configfile", study)
         assert "Nothing to be done" in result.stdout, study
+    result = finished.snakemake("--cores", "1", *SMOKE)
+    last = "Table: results/smoke/tables/summary.md; report: results/smoke/report.html"
+    assert last in result.stdout
+    assert last not in finished.snakemake("--cores", "1", "published", *SMOKE).stdout
 
 
 def test_one_more_seed_plans_exactly_its_own_runs(finished: Project) -> None:

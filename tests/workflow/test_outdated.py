@@ -16,6 +16,8 @@ from workflow.outdated import (
     outdated_evaluations,
     outdated_runs,
     outdated_text,
+    passed_milestones,
+    passed_text,
     unnamed_runs,
     unnamed_text,
 )
@@ -29,7 +31,8 @@ def write_run(results: Path, study: dict[str, Any], seed: int = 0, **changes: An
     made = load_method(ROOT / "config/methods/a2c.yaml", settings(study, "a2c"))
     milestones = [{"milestone_frames": frames} for frames in study["milestones_frames"]]
     record = {"settings": vars(made) | changes.pop("settings", {}), "protocol": "noop",
-              "milestones": milestones, "status": "finished"}  # fmt: skip
+              "milestones": milestones, "status": "finished", "spec_hash": "0123456789abcdef",
+              "budget_frames": study["milestones_frames"][-1]}  # fmt: skip
     path.write_text(json.dumps(record | changes))
     return path
 
@@ -57,6 +60,41 @@ def test_runs_that_are_not_as_the_study_says(
     assert found == expected
     if lines:
         assert f"  a2c/pong/0: {'; '.join(lines)}\n" in outdated_text(tmp_path, found)
+
+
+@pytest.mark.parametrize(
+    ("milestones", "changes", "passed"),
+    [
+        ([1000, 2000, 3000], {}, "2000"),
+        ([500, 1000, 2000, 3000], {}, "500, 2000"),
+        ([1000, 3000], {}, None),
+        ([1000, 2000], {}, None),  # another budget, over which the rate falls: another training
+        ([2000, 4000], {}, None),
+        ([2000, 4000], {"settings": {"learning_rate_schedule": "constant"}}, "2000"),
+        ([1000, 3000, 4000], {"settings": {"learning_rate_schedule": "constant"}}, None),
+        ([1000, 2000, 3000], {"settings": {"gamma": 0.98}}, None),
+        ([1000, 2000, 3000], {"status": "diverged"}, None),
+        ([1000, 2000, 3000], {"state": False}, None),
+    ],
+)
+def test_milestones_that_a_run_has_passed(
+    tmp_path: Path, milestones: list[int], changes: dict[str, Any], passed: str | None
+) -> None:
+    """A training that goes on cannot go back; one without a state begins again."""
+    rate = changes.get("settings", {}).get("learning_rate_schedule", "linear_to_zero")
+    overrides = {"a2c": {"learning_rate_schedule": rate}}
+    there = changes.pop("state", True)
+    record = write_run(tmp_path, load(changed(overrides=overrides), ROOT), **changes)
+    state = record.parent / "resume/0123456789abcdef/checkpoint.pt"
+    state.parent.mkdir(parents=True)
+    if there:
+        state.touch()
+    study = load(changed(overrides=overrides, milestones_frames=milestones), ROOT)
+    found = passed_milestones(study, tmp_path, ROOT)
+    line = f"{passed}; its state is {state}"
+    assert found == ({} if passed is None else {("a2c", "pong", 0): [line]})
+    if passed:
+        assert f"\n  a2c/pong/0: {line}\n" in passed_text(tmp_path, found)
 
 
 def test_runs_that_the_study_does_not_name(tmp_path: Path) -> None:

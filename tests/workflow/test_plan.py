@@ -108,7 +108,8 @@ def test_overrides_of_a_study_can_be_cleared(fresh: Project) -> None:
     ("methods", "figures"), [("[a2c,dqn]", 7), ("[random,a2c]", 7), ("[a2c]", 6), ("[random]", 3)]
 )
 def test_figures_are_those_that_are_drawn(fresh: Project, methods: str, figures: int) -> None:
-    _, printed = fresh.plan(*SMOKE, "--config", f"methods={methods}", "overrides={}")
+    changes = (f"methods={methods}", "overrides={}", "milestones_frames=[1e6]")
+    _, printed = fresh.plan(*SMOKE, "--config", *changes)
     names = set(re.findall(r"results/smoke/figures/(\w+)\.svg", printed))
     study = load_study(ROOT / "results/published/pong")  # the figures depend on its methods alone
     assert names == set(figures_of(replace(study, methods=methods.strip("[]").split(","))))
@@ -121,6 +122,7 @@ def test_gpu_profile_leaves_a3c_and_gorila_on_the_cpu(fresh: Project) -> None:
     _, printed = fresh.plan(
         "--profile", "workflow/profiles/gpu", *SMOKE,
         "--config", f"methods=[{','.join(methods)}]", "games=[pong]", "seeds=[0]",
+        "milestones_frames=[1e6]",
     )  # fmt: skip
     on = {
         option(command, "--method").removeprefix("config/methods/").removesuffix(".yaml"):
@@ -165,6 +167,31 @@ def test_a_restored_run_is_trained_again_only_with_other_values(tmp_path: Path) 
     assert "delete the folder of each run, or evaluation, that is not in its plan" in printed
     _, printed = project.plan("train", *one, "games=[breakout]")
     assert "results/smoke has runs that this study does not name: a2c/pong/0. They" in printed
+
+
+def test_a_key_that_is_there_twice_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    project = copy(ROOT, tmp_path)
+    project.edit("config/studies/smoke.yaml", "seeds: [5]\n")
+    done = project.snakemake("-n", *SMOKE)
+    assert done.returncode
+    assert "the key 'seeds' is there twice, first in line" in done.stdout
+    assert 'config/studies/smoke.yaml", line' in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_milestone_that_runs_have_passed_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    project = copy(ROOT, tmp_path)
+    study = load(yaml.safe_load((project.root / "config/studies/smoke.yaml").read_text()), ROOT)
+    run = write_run(project.root / "results/smoke", study)
+    state = run.parent / "resume/0123456789abcdef/checkpoint.pt"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    done = project.snakemake("-n", *SMOKE, "--config", "milestones_frames=[1000,2000,4000]")
+    assert done.returncode
+    assert "a2c/pong/0: 1000; its state is results/smoke/runs/a2c/pong/0/resume/0123" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_published_table_needs_no_training(fresh: Project) -> None:

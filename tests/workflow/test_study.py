@@ -25,6 +25,7 @@ from workflow.schema import read_schema
 from workflow.study import (
     StudyError,
     changed_settings,
+    check_files,
     load,
     record,
     settings,
@@ -59,6 +60,11 @@ def changed(**keys: Any) -> dict[str, Any]:
         ({"games": ["pong", "pong"]}, ['games = ["pong", "pong"]: named twice: "pong"']),
         ({"methods": ["a2d"]}, ['methods[0] = "a2d": unknown (did you mean a2c?)', "reinforce"]),
         ({"protocol": "sticki"}, ['protocol = "sticki": unknown', "allowed: noop, sticky"]),
+        ({"device": "gpu"}, ['device = "gpu": unknown (did you mean cuda?)']),
+        (
+            {"methods": ["a2c", "reinforce"], "overrides": {"all": {"rollout_steps": 5}}},
+            ["overrides.all.rollout_steps: unknown to reinforce; allowed: overrides of a2c,"],
+        ),
         ({"device": "tpu"}, ['device = "tpu": unknown', "allowed: auto, cpu, cuda"]),
         ({"incomplete": "drop"}, ['incomplete = "drop": unknown', "allowed: refuse, list"]),
         ({"seeds": [0, -1]}, ["seeds[1] = -1: must be at least 0"]),
@@ -135,6 +141,17 @@ def test_wrong_configuration_is_named(keys: dict[str, Any], messages: list[str])
         load(changed(**keys), ROOT)
     for message in messages:
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["seeds: [0]\ngames: [pong]\nseeds: [1]", "{a: {b: 1, b: 2}}"])
+def test_a_key_that_is_there_twice_is_named(tmp_path: Path, text: str) -> None:
+    """PyYAML, and so Snakemake, takes the last value without a word."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    words = rf"the key '(seeds|b)' is there twice, first in line 1(.|\n)*{file}\", line [13]"
+    with pytest.raises(StudyError, match=words):
+        check_files([file])
+    check_files((ROOT / "config").rglob("*.yaml"))
 
 
 def test_a_game_without_references_is_refused_before_it_is_trained(tmp_path: Path) -> None:

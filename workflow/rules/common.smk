@@ -8,6 +8,8 @@ from workflow.outdated import (
     outdated_evaluations,
     outdated_runs,
     outdated_text,
+    passed_milestones,
+    passed_text,
     unnamed_runs,
     unnamed_text,
 )
@@ -15,6 +17,7 @@ from workflow.resources import device, memory_mb, processes
 from workflow.study import (
     StudyError,
     changed_settings,
+    check_files,
     cleared,
     load,
     sources,
@@ -28,6 +31,7 @@ os.environ.update(
 )
 
 try:
+    check_files(map(Path, workflow.configfiles))
     STUDY = load(cleared(config, workflow.config_settings.config or {}), CODE)
 except StudyError as error:
     raise WorkflowError(str(error))
@@ -57,6 +61,9 @@ def of_study(pattern):
     )
 
 
+# Before anything starts: Snakemake deletes the record of a run before the training refuses.
+if PASSED := passed_milestones(STUDY, Path(RESULTS), CODE):
+    raise WorkflowError(passed_text(Path(RESULTS), PASSED))
 OUTDATED = outdated_runs(STUDY, Path(RESULTS), CODE)
 OUTDATED_EVALUATIONS = outdated_evaluations(STUDY, Path(RESULTS))
 if OUTDATED or OUTDATED_EVALUATIONS:
