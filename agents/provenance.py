@@ -30,15 +30,16 @@ def _git(*arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def commit() -> tuple[str, bool | None]:
-    """Return the commit of the code that runs and whether `agents/` or the methods differ from it.
+def commit(method: str = "*") -> tuple[str, bool | None]:
+    """Return the commit of the code that runs and whether `agents/` or the method differ from it.
 
-    ("unknown", None) outside a git checkout, or without git.
+    By default any method's file. ("unknown", None) outside a git checkout, or without git.
     """
     revision = _git("rev-parse", "HEAD")
     if not revision:
         return "unknown", None
-    return revision, bool(_git("status", "--porcelain", "--", "agents", "config/methods"))
+    files = "agents", f"config/methods/{method}.yaml"
+    return revision, bool(_git("status", "--porcelain", "--", *files))
 
 
 def versions() -> dict[str, str]:

@@ -80,7 +80,7 @@ class Run:
         self.stopping = False
         self.reason = ""  # of a run that diverged
         # Of the code that ran, attempt by attempt: a checkout may move on.
-        self.commit, self.dirty = provenance.commit()
+        self.commit, self.dirty = provenance.commit(spec.settings.method)
         self.commits = [self.commit]
         self._begin = time.monotonic()
         self._core_begin = usage()[0]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_run_records_the_commits_of_all_its_attempts(
     constant = '{"network":"mnih2013","lanes":4,"learning_rate_schedule":"constant"}'
     expected = (["a"], "a", False), (["a", "b"], "b", True), (["a", "b"], "a", True)
     attempts = iter([("a", False), ("b", True), ("a", False)])
-    monkeypatch.setattr(provenance, "commit", lambda: next(attempts))
+    monkeypatch.setattr(provenance, "commit", lambda method: next(attempts))
     milestones = []
     for milestone, (commits, commit, dirty) in zip((1600, 3200, 4800), expected, strict=True):
         milestones.append(str(milestone))
@@ -124,6 +125,33 @@ def test_a_run_records_the_commits_of_all_its_attempts(
 def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert provenance.commit() == ("unknown", None)
+
+
+def test_a_run_is_dirty_by_its_own_method_not_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True)
+
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "config/methods").mkdir(parents=True)
+    for file in ("agents/run.py", "config/methods/a2c.yaml", "README.md"):
+        (tmp_path / file).write_text("")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "all")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+
+    def dirty() -> list[bool | None]:
+        return [provenance.commit(*method)[1] for method in (["a2c"], ["mine"], [])]
+
+    assert dirty() == [False, False, False]
+    (tmp_path / "README.md").write_text("edited")
+    (tmp_path / "config/methods/mine.yaml").write_text("")
+    assert dirty() == [False, True, True]
+    (tmp_path / "agents/new.py").write_text("")
+    assert dirty() == [True, True, True]
 
 
 def test_a_run_on_two_cores_resumes_on_one(tmp_path: Path) -> None:
