@@ -122,7 +122,7 @@ def _records(
                     [milestone["milestone_frames"] for milestone in record["milestones"]],
                     record["budget_frames"],
                     record["status"] == "finished",
-                    folder / "resume" / record["spec_hash"] / "checkpoint.pt",
+                    folder / "resume" / str(record.get("spec_hash")) / "checkpoint.pt",
                 ),
             )
         except (OSError, ValueError, KeyError, TypeError):
