@@ -185,8 +185,17 @@ def _refuse_constant(name: str) -> None:
 
 
 def load_study(results: Path) -> Study:
-    """Return the study that `results`/study.json describes."""
+    """Return the study that `results`/study.json describes.
+
+    Raises:
+        ResultsError: for a file that is wrong, or not there: then the message names the studies
+            below `results`, or where there are none, those beside it.
+    """
     path = Path(results) / "study.json"
+    if not path.exists():
+        studies = _studies_in(path.parent) or _studies_in(path.parent.parent)
+        allowed = f"; allowed: {', '.join(studies)}" if studies else ""
+        raise ResultsError(f"{path}: there is no such file{allowed}")
     raw = read_json(path)
     try:
         return Study(
@@ -212,6 +221,11 @@ def load_study(results: Path) -> Study:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path}: missing or wrong key {error}") from None
+
+
+def _studies_in(folder: Path) -> list[str]:
+    found = [*folder.glob("*/study.json"), *folder.glob("published/*/study.json")]
+    return sorted(str(record.parent) for record in found)
 
 
 def _external(raw: dict[str, Any]) -> dict[str, External]:

@@ -113,7 +113,23 @@ def test_follow_ends_when_all_is_done(
 
 def test_no_study(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert status.main([str(tmp_path)]) == 1
-    assert "study.json" in capsys.readouterr().err
+    assert "study.json: there is no such file\n" in capsys.readouterr().err
+
+
+def test_no_study_but_others(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Below the folder, published ones too, or beside it."""
+    results = tmp_path / "results"
+    demo, published = results / "demo", results / "published" / "atari5"
+    for folder in (published, demo):
+        synthetic.write_study(folder, games=["pong"], methods=["a2c"], seeds=[0])
+    for asked, allowed in (
+        (results, [demo, published]),
+        (results / "published", [published]),
+        (results / "dmeo", [demo, published]),
+    ):
+        assert status.main([str(asked)]) == 1
+        said = f"{asked}/study.json: there is no such file; allowed: {', '.join(map(str, allowed))}"
+        assert capsys.readouterr().err == f"analysis.status: {said}\n"
 
 
 @pytest.mark.parametrize(
