@@ -169,12 +169,11 @@ def _check_record(
             f"{path}: milestones is {milestones!r}; expected a list of objects with numbers "
             "milestone_frames, frames and seconds"
         )
-    for key, expected in study.expected_settings(run[0]).items():
-        if key in settings and not _same(settings[key], expected):
-            raise ResultsError(
-                f"{path}: trained with {key} {settings[key]!r}, but the study says {expected!r}; "
-                "train it again or take the run out"
-            )
+    for key, (trained, expected) in study.differing_settings(run[0], settings).items():
+        raise ResultsError(
+            f"{path}: trained with {key} {trained!r}, but the study says {expected!r}; "
+            "train it again or take the run out"
+        )
 
 
 def _is_milestone(value: Any) -> bool:
@@ -185,16 +184,6 @@ def _is_milestone(value: Any) -> bool:
         int,
         float,
     )
-
-
-def _same(one: Any, other: Any) -> bool:
-    if one == other:
-        return True
-    try:
-        # YAML 1.1 reads 7e-4 as text and 7.0e-4 as a number.
-        return math.isclose(float(one), float(other), rel_tol=1e-12)
-    except (TypeError, ValueError):
-        return False
 
 
 def _check_comparable(

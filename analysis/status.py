@@ -2,7 +2,9 @@
 
 `python -m analysis.status results/STUDY [--follow [SECONDS]]` reads study.json and every run's
 progress.json, also while it is being rewritten. A run that says it is running and has not been
-heard of for a minute is shown as `stale`.
+heard of for a minute is shown as `stale`. One that is finished, but lacks a milestone that the
+study now asks for or has another protocol or other settings than it says, is `outdated`: it is not
+done, and its frames do not count.
 """
 
 import argparse
@@ -16,36 +18,64 @@ from analysis.render import DASH, frames_text
 from analysis.study import UNTRAINED, ResultsError, Study, load_study
 
 STALE_SECONDS = 60
-STATUSES = ("running", "stale", "stopped", "diverged", "finished", "waiting")
+STATUSES = ("running", "stale", "stopped", "diverged", "finished", "outdated", "waiting")
+DONE = ("finished", "diverged")
+Job = tuple[str, str, int]  # method, game and seed
 COLUMNS = ("method", "game", "seed", "status", "frames", "share", "frames/s", "left", "return")
 
 
-def read_run(folder: Path, now: float) -> dict[str, Any]:
+def read_runs(study: Study, results: Path, now: float) -> dict[Job, dict[str, Any]]:
+    """Return `read_run` of every run of the study, by method, game and seed."""
+    jobs = [(m, g, s) for m in study.methods for g in study.games for s in study.seeds]
+    return {job: read_run(study, results, job, now) for job in jobs}
+
+
+def read_run(study: Study, results: Path, job: Job, now: float) -> dict[str, Any]:
     """Return status, frames, budget_frames, frames_per_second, seconds_left and recent_return.
 
     Args:
-        folder: the run's folder; it may not exist yet.
+        study: says what a finished run must have.
+        results: the study's folder; the run's own may not exist yet.
+        job: method, game and seed of the run.
         now: unix time in seconds, to tell whether a running run is stale.
 
     A file that is missing or caught half-written counts as not there.
     """
+    folder = results / "runs" / "/".join(map(str, job))
     progress = _read(folder / "progress.json")
     record = _read(folder / "run.json")
-    if record.get("status") in ("finished", "diverged"):
-        progress = progress | {
-            "status": record["status"],
+    ended = record.get("status") in DONE
+    outdated = ended and _is_outdated(study, job[0], record)
+    # Trained on by hand, a run keeps its old record until it ends again.
+    if ended and not (outdated and progress.get("status") in ("running", "stopped")):
+        return progress | {
+            "status": "outdated" if outdated else record["status"],
             "frames": record.get("frames", 0),
             "budget_frames": record.get("budget_frames", 0),
             "frames_per_second": record.get("frames_per_second"),
             "seconds_left": None,
         }
-    elif not progress:
+    if not progress:
         return {"status": "waiting"}
-    elif progress.get("status") == "running":
+    if progress.get("status") == "running":
         updated = progress.get("updated_at") or 0
         if now - updated > STALE_SECONDS:
-            progress = progress | {"status": "stale", "seconds_left": None}
+            return progress | {"status": "stale", "seconds_left": None}
     return progress
+
+
+def _is_outdated(study: Study, method: str, record: dict[str, Any]) -> bool:
+    """Return whether a run with this record must be trained again, or further."""
+    try:
+        if study.differing_settings(method, record.get("settings") or {}):
+            return True
+        reached = {milestone["milestone_frames"] for milestone in record["milestones"]}
+    except (KeyError, TypeError):
+        return True  # a damaged record: analysis.collect says what is wrong with it
+    # What diverged reaches no further; random play is the same at every milestone.
+    goes_on = record["status"] == "finished" and study.is_trained(method)
+    lacks = goes_on and not reached.issuperset(study.milestones_frames)
+    return lacks or record.get("protocol") != study.protocol
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -78,12 +108,11 @@ def lines(study: Study, results: Path, now: float, everything: bool = False) -> 
     Runs that wait or are finished are counted and not listed when there are more than 40 of them,
     unless `everything`.
     """
-    jobs = [(m, g, s) for m in study.methods for g in study.games for s in study.seeds]
-    states = {job: read_run(results / "runs" / "/".join(map(str, job)), now) for job in jobs}
+    states = read_runs(study, results, now)
     counts = {status: 0 for status in STATUSES}
     for state in states.values():
         counts[state.get("status", "waiting")] = counts.get(state.get("status", "waiting"), 0) + 1
-    short = len(jobs) > 40 and not everything
+    short = len(states) > 40 and not everything
     shown = [
         (job, state)
         for job, state in states.items()
@@ -99,25 +128,29 @@ def lines(study: Study, results: Path, now: float, everything: bool = False) -> 
         ).rstrip()
         for row in table
     ]
-    done = counts["finished"] + counts["diverged"]
+    out = [*out, ""] if shown else []
+    done = sum(counts[status] for status in DONE)
     # A run ends with the first rollout at or past its budget; what is over it is no progress.
     each = study.milestones_frames[-1]
-    frames = sum(min(int(state.get("frames") or 0), each) for state in states.values())
-    budget = each * sum(method != UNTRAINED for method, _, _ in jobs)
+    frames = sum(
+        min(int(state.get("frames") or 0), each)
+        for state in states.values()
+        if state.get("status") != "outdated"
+    )
+    budget = each * sum(method != UNTRAINED for method, _, _ in states)
     speed = sum(
         float(state.get("frames_per_second") or 0)
         for state in states.values()
         if state.get("status") == "running"
     )
     parts = [f"{count} {status}" for status, count in counts.items() if count]
-    out += [
-        "",
-        f"{study.name}: {done} of {len(jobs)} runs done ({', '.join(parts)}); "
+    out.append(
+        f"{study.name}: {done} of {len(states)} runs done ({', '.join(parts)}); "
         f"{frames_text(frames)} of {frames_text(budget)} frames, {_share(frames, budget)}; "
-        f"{speed:,.0f} frames/s now",
-    ]
-    if short and len(shown) < len(jobs):
-        out[-1] += f"; {len(jobs) - len(shown)} waiting or finished runs not listed (--all)"
+        f"{speed:,.0f} frames/s now"
+    )
+    if short and len(shown) < len(states):
+        out[-1] += f"; {len(states) - len(shown)} waiting or finished runs not listed (--all)"
     return out
 
 
@@ -126,16 +159,18 @@ def _share(frames: float, budget: float) -> str:
     return f"{int(1000 * frames / budget) / 10:.1f} %" if budget else DASH
 
 
-def _cells(job: tuple[str, str, int], state: dict[str, Any]) -> tuple[str, ...]:
+def _cells(job: Job, state: dict[str, Any]) -> tuple[str, ...]:
     if state.get("status") == "waiting":
         return (*map(str, job), "waiting", *[DASH] * 5)
     frames, budget = int(state.get("frames") or 0), int(state.get("budget_frames") or 0)
     speed, recent = state.get("frames_per_second"), state.get("recent_return")
+    status = str(state.get("status", "unknown"))
     return (
         *map(str, job),
-        str(state.get("status", "unknown")),
+        status,
         frames_text(frames),
-        _share(min(frames, budget), budget),
+        # Of another budget, or of a training that does not count.
+        DASH if status == "outdated" else _share(min(frames, budget), budget),
         DASH if speed is None else f"{speed:,.0f}",
         duration_text(state.get("seconds_left")),
         DASH if recent is None else f"{recent:,.1f}",
@@ -169,13 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _all_done(study: Study, results: Path) -> bool:
-    return all(
-        _read(results / "runs" / m / g / str(s) / "run.json").get("status")
-        in ("finished", "diverged")
-        for m in study.methods
-        for g in study.games
-        for s in study.seeds
-    )
+    states = read_runs(study, results, time.time())
+    return all(state.get("status") in DONE for state in states.values())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ kept.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,29 @@ class Study:
         settings = dict(self.method_files.get(method, {}).get("settings", {}))
         everyones = {} if method == UNTRAINED else self.overrides.get("all", {})
         return settings | everyones | self.overrides.get(method, {})
+
+    def differing_settings(
+        self, method: str, trained: dict[str, Any]
+    ) -> dict[str, tuple[Any, Any]]:
+        """Return which settings of a run of `method` are not the study's: (trained with, expected).
+
+        Those alone that both name: a record may be from before a setting was there.
+        """
+        return {
+            key: (trained[key], expected)
+            for key, expected in self.expected_settings(method).items()
+            if key in trained and not _same(trained[key], expected)
+        }
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one == other:
+        return True
+    try:
+        # YAML 1.1 reads 7e-4 as text and 7.0e-4 as a number.
+        return math.isclose(float(one), float(other), rel_tol=1e-12)
+    except (TypeError, ValueError):
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from analysis import status
 from analysis.study import load_study
 from tests.analysis import synthetic
-from tests.analysis.synthetic import run_folder
+from tests.analysis.synthetic import change_record, run_folder
 
 NOW = 1_700_000_000.0
 
@@ -97,6 +97,80 @@ def test_large_study_lists_what_moves(tmp_path: Path):
     assert len(status.lines(study, results, NOW, everything=True)) == 44
 
 
+@pytest.mark.parametrize("seeds", [40, 41])
+def test_no_header_without_a_row(tmp_path: Path, seeds: int):
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], seeds=list(range(seeds))
+    )
+    rows = status.lines(load_study(results), results, NOW)
+    assert rows[0].startswith("method" if seeds == 40 else f"synthetic: {seeds} of {seeds} runs")
+    assert len(rows) == (seeds + 3 if seeds == 40 else 1)
+
+
+def change_study(results: Path, **changes) -> None:
+    """Replace keys of study.json, as a changed study's next command does before any run."""
+    path = results / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"milestones_frames": [400_000, 1_000_000, 2_000_000]},
+        {"milestones_frames": [500_000, 1_000_000]},
+        {"overrides": {"all": {"network": "nature"}, "a2c": {"lanes": 8}}},
+        {"protocol": "sticky"},
+    ],
+)
+def test_finished_under_another_study_is_outdated(results: Path, changes: dict):
+    """Not done, and its frames are no progress."""
+    change_study(results, **changes)
+    rows = shown(results)
+    assert rows[1] == ["a2c", "pong", "0", "outdated", "1M", "–", *rows[1][6:]]
+    assert "0 of 4 runs done (1 outdated, 3 waiting); 0 of" in " ".join(rows[-1])
+
+
+def test_what_a_record_does_not_lack_is_not_outdated(results: Path):
+    """Fewer milestones, settings of another method, numbers that YAML 1.1 reads as text."""
+    change_record(run_folder(results, "a2c", "pong", 0), settings={"gamma": "9.9e-1"})
+    change_study(results, milestones_frames=[1_000_000], overrides={"a3c_ff": {"lanes": 4}})
+    assert shown(results)[1][3] == "finished"
+
+
+def test_a_diverged_run_is_outdated_by_settings_alone(results: Path):
+    synthetic.diverge(run_folder(results, "a2c", "pong", 0), 600_000)
+    change_study(results, milestones_frames=[400_000, 2_000_000])
+    assert shown(results)[1][3] == "diverged"
+    change_study(results, overrides={"a2c": {"gamma": 0.9}})
+    assert shown(results)[1][3] == "outdated"
+
+
+def test_random_play_has_no_milestone_to_lack(tmp_path: Path):
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["random"], seeds=[0]
+    )
+    synthetic.untrain(run_folder(results, "random", "pong", 0))
+    change_study(results, milestones_frames=[2_000_000])
+    rows = shown(results)
+    assert rows[1][3] == "finished"
+    assert "1 of 1 runs done" in " ".join(rows[-1])
+
+
+@pytest.mark.parametrize(
+    ("says", "seen"), [("running", "running"), ("stopped", "stopped"), ("finished", "outdated")]
+)
+def test_an_outdated_run_may_be_trained_on(results: Path, says: str, seen: str):
+    change_study(results, milestones_frames=[400_000, 2_000_000])
+    progress(results, "a2c", 0, status=says)
+    assert shown(results)[1][3] == seen
+
+
+@pytest.mark.parametrize("milestones", [None, 5, ["400000"], [{}]])
+def test_a_damaged_record_is_outdated(results: Path, milestones: object):
+    change_record(run_folder(results, "a2c", "pong", 0), milestones=milestones)
+    assert shown(results)[1][3] == "outdated"
+
+
 def test_command_once(results: Path, capsys: pytest.CaptureFixture):
     assert status.main([str(results)]) == 0
     assert "1 of 4 runs done" in capsys.readouterr().out
@@ -109,6 +183,23 @@ def test_follow_ends_when_all_is_done(
     monkeypatch.setattr(status.time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
     assert status.main([str(results), "--follow", "60"]) == 0
     assert "6 of 6 runs done (6 finished)" in capsys.readouterr().out
+
+
+def test_follow_goes_on_where_a_run_is_outdated(
+    results: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """Until it has been trained on."""
+    change_study(results, methods=["a2c"], seeds=[0], milestones_frames=[2_000_000])
+    milestones = [{"milestone_frames": 2_000_000, "frames": 2_000_000, "seconds": 1.0}]
+
+    def train_on(seconds: float) -> None:
+        change_record(run_folder(results, "a2c", "pong", 0), milestones=milestones)
+
+    monkeypatch.setattr(status.time, "sleep", train_on)
+    assert status.main([str(results), "--follow", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert "0 of 1 runs done (1 outdated)" in printed
+    assert "1 of 1 runs done (1 finished)" in printed
 
 
 def test_no_study(tmp_path: Path, capsys: pytest.CaptureFixture):
