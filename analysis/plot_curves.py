@@ -17,6 +17,11 @@ from analysis.study import Study
 
 # Of others' training curves, thinner than ours and without marks, in the order of their list.
 PUBLISHED_LINES = ((0, (4, 1.5)), (0, (1, 1)))
+# Why a panel has no curve, by its axis, though runs are there.
+WITHOUT_CURVE = {
+    "frames": "no episode ended in every run",
+    "hours": "no episode had ended in every run\nby the end of the fastest",
+}
 
 
 def learning_curves(study: Study, training: Training, axis: str) -> Figure:
@@ -37,8 +42,7 @@ def learning_curves(study: Study, training: Training, axis: str) -> Figure:
         _draw(axes, study, lines)
         if not lines:
             started = any(of_game == game for _, of_game, _ in training)
-            text = "no episode ended in every run" if started else "no finished run"
-            axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="#4a525c")
+            _say(axes, WITHOUT_CURVE[axis] if started else "no finished run")
         shown |= dict.fromkeys(lines)
         random, human = table.loc[game, ["random", "human"]]
         axes.axhline(random, color="#3a4149", linestyle=":", linewidth=1)
@@ -51,7 +55,7 @@ def learning_curves(study: Study, training: Training, axis: str) -> Figure:
             _frames_axis(axes, study.milestones_frames[-1])
             axes.set_xlabel("frames")
         else:
-            axes.set_xlabel(_hours_axis(axes, _end(lines)))
+            axes.set_xlabel(_hours_axis(axes, lines))
     for axes in panels[len(study.games) :]:
         axes.set_axis_off()
     figure.supylabel("return, points")
@@ -78,8 +82,10 @@ def learning_curves_normalised(study: Study, training: Training) -> Figure:
             axes.set_xlabel("frames per game")
             axes.set_title("By frames")
         else:
-            axes.set_xlabel(f"{_hours_axis(axes, _end(lines))} of training per game")
+            axes.set_xlabel(f"{_hours_axis(axes, lines)} of training per game")
             axes.set_title("By wall-clock time")
+            if not lines:
+                _say(axes, WITHOUT_CURVE[axis])
     count = len(study.games)
     left.set_ylabel(f"percent of human, {'1 game' if count == 1 else f'mean of {count} games'}")
     dotted = Line2D([], [], color="#3a4149", linestyle=":", linewidth=1, label="random player")
@@ -108,6 +114,8 @@ def _draw_published(axes: Axes, study: Study, game: str, points: pd.DataFrame) -
     own = points[(points["game"] == game) & points["method"].isin(study.methods)]
     for (label, method), line in own.groupby(["label", "method"], sort=False):
         frames, value = line["frames"].to_numpy(float), line["value"].to_numpy()
+        if frames[0] >= limit:
+            continue  # it begins where the axis ends
         x = np.append(frames[frames < limit], min(limit, frames[-1]))
         look = {
             "color": style(study, method)["color"],
@@ -127,8 +135,15 @@ def _frames_axis(axes: Axes, limit: float) -> None:
     axes.set_xlim(0, limit)
 
 
-def _hours_axis(axes: Axes, limit: float) -> str:
-    """Show minutes where hours would be small fractions; return the unit's name."""
+def _hours_axis(axes: Axes, lines: dict[str, Curve]) -> str:
+    """Show minutes where hours would be small fractions; return the unit's name.
+
+    Without a line there is no time to show.
+    """
+    if not lines:
+        axes.set_xticks([])
+        return "hours"
+    limit = max(float(line.x[-1]) for line in lines.values()) * 1.03
     unit, factor = ("minutes", 60) if limit < 2 else ("hours", 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.3g}"))
     ticks = MaxNLocator(4).tick_values(0, limit * factor) / factor
@@ -137,5 +152,5 @@ def _hours_axis(axes: Axes, limit: float) -> str:
     return unit
 
 
-def _end(lines: dict[str, Curve]) -> float:
-    return max((float(line.x[-1]) for line in lines.values()), default=1.0) * 1.03
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="#4a525c")

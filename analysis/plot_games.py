@@ -104,7 +104,7 @@ def per_game(study: Study, episodes: pd.DataFrame) -> Figure:
     for source, look, starts in (
         (published, SAME, study.references), (elsewhere, OTHER_STARTS, "human_starts")
     ):  # fmt: skip
-        if set(methods) & set(source):
+        if _any_value(source, methods, study.games):
             text = f"published, same method, {STARTS[starts]}"
             extra.append(Line2D([], [], linestyle="", label=text, **look))
     if scores.groupby(["method", "game"]).size().max() > 1:
@@ -123,6 +123,11 @@ def _published(protocol: str, rule: str) -> tuple[dict[str, pd.Series], str]:
     }
     own = printed[(printed["protocol"] == protocol) & (printed["system"] == systems["a3c_ff"])]
     return values, f"{own['label'].iloc[0]}, {STARTS[protocol]}"
+
+
+def _any_value(source: dict[str, pd.Series], methods: list[str], games: list[str]) -> bool:
+    """Return whether `source` has a score of one of `methods` in one of `games`."""
+    return any(source[method].index.isin(games).any() for method in methods if method in source)
 
 
 def _game_bars(

@@ -90,6 +90,40 @@ def test_a_panel_without_a_curve_says_why(tmp_path: Path):
     ]
 
 
+def test_a_panel_by_time_without_a_curve_says_why(tmp_path: Path):
+    """The slow run's first episode ended after the fast run."""
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], seeds=[0, 1]
+    )
+    log = run_folder(results, "a2c", "pong", 1) / "training_episodes.csv"
+    slow = pd.read_csv(log)
+    slow.assign(seconds=slow["seconds"] + 1e6).to_csv(log, index=False)
+    collect.main(["--results", str(results)])
+    study = load_study(results)
+    training = load_training(results, load_runs(results))
+    assert curves(study, training, ["pong"], "frames", True)
+    for axes in (
+        plots.learning_curves(study, training, "hours").axes[0],
+        plots.learning_curves_normalised(study, training).axes[1],
+    ):
+        said = [text.get_text() for text in axes.texts]
+        assert "no episode had ended in every run\nby the end of the fastest" in said
+        assert not len(axes.get_xticks())  # there is no time to show
+
+
+def test_the_legend_names_no_training_curve_beyond_the_budget(tmp_path: Path):
+    """RL Baselines3 Zoo's begin at 500k frames, OpenAI Baselines' at 0."""
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], milestones_frames=[500_000]
+    )
+    collect.main(["--results", str(results)])
+    training = load_training(results, load_runs(results))
+    figure = plots.learning_curves(load_study(results), training, "frames")
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["A2C", "random player", "A2C, OpenAI Baselines"]
+    assert len([o for o in figure.axes[0].lines if o.get_linewidth() == 0.9]) == 1
+
+
 def test_training_curves_of_others_end_with_the_budget(tmp_path: Path):
     """A2C's are drawn in the games that have them, by frames only, and no other method's."""
     games, methods = ["pong", "phoenix"], ["a2c", "a3c_ff"]
@@ -277,6 +311,18 @@ def test_published_scores_are_those_of_the_study_s_protocol(tmp_path: Path):
         "published, same method, no-op starts",
         "published, same method, human starts",
     ]
+
+
+def test_the_legend_names_no_published_score_that_is_not_there(tmp_path: Path):
+    """Schulman et al. 2017 have A2C in 49 games, Phoenix is not among them."""
+    results = synthetic.write_study(
+        tmp_path / "study", games=["phoenix"], methods=["a2c"], seeds=[0]
+    )
+    assert collect.main(["--results", str(results)]) == 0
+    figure = plots.per_game(load_study(results), load_episodes(results))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "A2C", "human", "published A3C (Fortunato 2018), no-op starts"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("rule", "random"), [("plain", 16256.9), ("mnih2016", 0.0)])
