@@ -166,24 +166,24 @@ def html_table(grid: Grid, identifier: str) -> str:
     width = len(grid.columns)
     lines = [f'<div class="scroll"><table id="{identifier}">', "<caption>"]
     # The span stays in sight, and breaks its line, where the table is wider than the page.
-    lines += [f"<span>{_text(grid.title)}</span></caption>", "<thead><tr>"]
+    lines += [f"<span>{html_text(grid.title)}</span></caption>", "<thead><tr>"]
     for i, column in enumerate(grid.columns):
-        lines.append(f'<th scope="col"{_class(grid, i)}>{_text(column)}</th>')
+        lines.append(f'<th scope="col"{_class(grid, i)}>{html_text(column)}</th>')
     lines += ["</tr></thead>", "<tbody>"]
     for row in grid.rows:
         if row.section:
             lines.append(
                 f'<tr class="section"><th scope="colgroup" colspan="{width}">'
-                f"{_text(row.cells[0])}</th></tr>"
+                f"{html_text(row.cells[0])}</th></tr>"
             )
             continue
-        cells = [f'<th scope="row">{_text(row.cells[0])}</th>']
+        cells = [f'<th scope="row">{html_text(row.cells[0])}</th>']
         cells += [f"<td{_class(grid, i)}>{_cell(c)}</td>" for i, c in enumerate(row.cells) if i]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines += ["</tbody>", "</table></div>"]
     if grid.notes:
         lines.append('<ol class="notes">')
-        lines += [f"<li>{_text(note)}</li>" for note in grid.notes]
+        lines += [f"<li>{html_text(note)}</li>" for note in grid.notes]
         lines.append("</ol>")
     return "\n".join(lines) + "\n"
 
@@ -193,14 +193,15 @@ def _class(grid: Grid, column: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """As `_text`; an interval goes below its point, so that a wide table fits a screen."""
+    """As `html_text`; an interval goes below its point, so that a wide table fits a screen."""
     point, bracket, interval = text.partition(" [")
     if not (bracket and interval.endswith("]")):
-        return _text(text)
-    return f'{_text(point)} <span class="interval">[{_text(interval)}</span>'
+        return html_text(text)
+    return f'{html_text(point)} <span class="interval">[{html_text(interval)}</span>'
 
 
-def _text(text: str) -> str:
+def html_text(text: str) -> str:
+    """Return `text` escaped for HTML, what stands between two backticks as code."""
     parts = html.escape(text).split("`")
     if len(parts) % 2 == 0:
         return "`".join(parts)

@@ -20,7 +20,7 @@ from analysis.figures import FIGURES, caption, names
 from analysis.io import write_text
 from analysis.normalise import RULES
 from analysis.reference import load_scores
-from analysis.render import Grid, Row, frames_text, hours_text, number_text
+from analysis.render import Grid, Row, frames_text, hours_text, html_text, number_text
 from analysis.scores import (
     MISSING_REASONS,
     command,
@@ -91,7 +91,7 @@ def figure_html(results: Path, name: str, title: str, text: str) -> str:
     return (
         f'<h3 id="{name}">{title}</h3>\n<figure>\n'
         f'<img alt="{title}" src="data:{kind};base64,{data}">\n'
-        f"<figcaption>{escape(text)}</figcaption>\n</figure>\n"
+        f"<figcaption>{html_text(text)}</figcaption>\n</figure>\n"
     )
 
 
@@ -118,10 +118,10 @@ def protocol_html(study: Study, runs: pd.DataFrame) -> str:
         }[study.incomplete],
     }
     lines = ["<dl>"]
-    lines += [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()]
+    lines += [f"<dt>{escape(k)}</dt><dd>{html_text(v)}</dd>" for k, v in facts.items()]
     lines.append("</dl>")
     lines.append("<h3>Deviations</h3>")
-    lines += [f"<p>{_code(note)}</p>" for note in (*override_notes(study, runs), *study.notes)]
+    lines += [f"<p>{html_text(note)}</p>" for note in (*override_notes(study, runs), *study.notes)]
     rows = [
         Row([study.method_label(method), f"`{key}`" if key else render.DASH, reason])
         for method in study.methods
@@ -138,10 +138,6 @@ def protocol_html(study: Study, runs: pd.DataFrame) -> str:
     else:
         lines.append("<p>The method files name no deviation.</p>")
     return "\n".join(lines) + "\n"
-
-
-def _code(text: str) -> str:
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def costs_grid(study: Study, runs: pd.DataFrame) -> Grid:
@@ -206,7 +202,7 @@ def missing_html(study: Study, runs: pd.DataFrame, missing: pd.DataFrame) -> str
     if missing.empty and not (runs["status"] == "diverged").any():
         return "<p>Nothing is missing and no run diverged.</p>\n"
     notes = missing_notes(study, runs, missing)
-    lines = [f'<p class="warning">{escape(note)}</p>' for note in notes]
+    lines = [f'<p class="warning">{html_text(note)}</p>' for note in notes]
     if len(missing):
         rows = [
             Row([study.method_label(row.method), row.game, f"{row.seed}",
@@ -285,9 +281,9 @@ def report(results: Path) -> str:
         f'<a href="#{key}">{escape(title)}</a>' for key, (title, _) in sections.items()
     )
     body = (
-        f'<h1>{escape(study.label)}</h1>\n<p class="lead">Study <code>{escape(study.name)}</code>'
+        f"<h1>{html_text(study.label)}</h1>\n"
+        f'<p class="lead">Study <code>{escape(study.name)}</code>.</p>\n<nav>{links}</nav>\n'
     )
-    body += f".</p>\n<nav>{links}</nav>\n"
     for key, (title, content) in sections.items():
         body += f'<section>\n<h2 id="{key}">{escape(title)}</h2>\n{content}</section>\n'
     return render.html_page(study.label, body)

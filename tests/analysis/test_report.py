@@ -129,6 +129,30 @@ def test_label_is_escaped(tmp_path: Path):
     assert "&lt;script&gt;" in text
 
 
+def test_no_backtick_is_left_in_the_page(tmp_path: Path):
+    """Captions, facts, notes and warnings are written with the marks of Markdown."""
+    results = synthetic.write_study(
+        tmp_path / "study", games=["pong"], methods=["a2c"], seeds=[0], incomplete="list",
+        label="A2C with `gamma` < 1", notes=["`lanes` & `gamma` are ours"],
+    )  # fmt: skip
+    synthetic.diverge(run_folder(results, "a2c", "pong", 0), 600_000)
+    change_record(run_folder(results, "a2c", "pong", 0), reason="`loss` is nan")
+    for module in (collect, aggregate):
+        assert module.main(["--results", str(results)]) == 0
+    (results / "figures").mkdir()
+    for name in FIGURES:  # only what is written below them is of interest
+        (results / "figures" / f"{name}.svg").write_text("<svg/>")
+    page = report.report(results)
+    for words in (
+        "<h1>A2C with <code>gamma</code> &lt; 1</h1>",
+        "<p><code>lanes</code> &amp; <code>gamma</code> are ours</p>",
+        "(<code>loss</code> is nan)",
+        "The rule is <code>plain</code>, of values under human starts <code>mnih2016</code>.",
+    ):
+        assert words in page
+    assert re.findall(".*`.*", page) == ["<title>A2C with `gamma` &lt; 1</title>"]
+
+
 def test_same_bytes_twice(analysed: Path):
     first = (analysed / "report.html").read_bytes()
     assert report.main(["--results", str(analysed)]) == 0
