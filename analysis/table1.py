@@ -82,7 +82,8 @@ def table1(
     Kinds of row, in this order: the eight published ones under human starts, each under its own
     rule; where the study is normalised with no-op references also published ones under no-op
     starts; the reference players; then one row per method of METHODS and milestone: trained, or
-    without a complete seed; the study's external scores; methods not trained in this study.
+    without a complete seed, and without a run one row for all milestones; the study's external
+    scores; methods not trained in this study.
 
     `all_games_*` are over every game the row has a score for, under `all_games_rule`; `mean`,
     `median` and `iqm` over the games of the study, NaN unless the row has all of them (it has
@@ -125,7 +126,8 @@ def table1(
     order = [m for m in METHODS if m in study.methods]
     order += [m for m in study.methods if m not in METHODS]
     for method in order:
-        for milestone in study.milestones_of(method):
+        begun = (runs["method"] == method).any()
+        for milestone in study.milestones_of(method) if begun else [math.nan]:
             records.append(_trained(study, scores, runs, aggregates, method, milestone))
     records += [_external(study, aggregates, name) for name in study.external]
     for method, label in METHODS.items():
@@ -188,7 +190,7 @@ def _trained(
     runs: pd.DataFrame,
     aggregates: pd.DataFrame,
     method: str,
-    milestone: int,
+    milestone: float,  # NaN where no run has any
 ) -> dict:
     seeds = complete_seeds(study, scores, method, milestone)
     played = scores[(scores["method"] == method) & (scores["milestone"] == milestone)]
@@ -324,7 +326,7 @@ def _cells(study: Study, row, metrics: tuple[str, ...]) -> list[str]:
         training, name, how = "nothing is trained", row.row, DASH
     elif row.kind in ("trained", "no_complete_seed"):
         training = f"{hours_text(row.hours)} ({hours_text(row.core_hours, 'core-')})"
-        name = study.row_label(row.method, row.milestone)
+        name = row.row if pd.isna(row.milestone) else study.row_label(row.method, row.milestone)
         how = ", ".join(filter(None, (row.network, row.precision, row.device)))
     else:
         training, name, how = row.training_time, row.row, DASH

@@ -167,13 +167,20 @@ def test_method_without_a_complete_seed(tmp_path: Path):
             (run_folder(results, "reinforce", game, seed) / "run.json").unlink()
     table, markdown = tabulated(results)
     rows = table[table["method"].isin(["reinforce", "a2c"])]
-    assert rows["kind"].tolist() == ["no_complete_seed"] * 4
-    assert rows["games"].tolist() == [0, 0, 1, 1]
+    assert rows["kind"].tolist() == ["no_complete_seed"] * 3
+    assert rows["games"].tolist() == [0, 1, 1]
+    assert rows["milestone"].fillna(0).tolist() == [0, 400_000, 1_000_000]
     lines = [line for line in markdown.splitlines() if line.startswith(("| REINF", "| A2C at"))]
     assert [line.split(" | ")[4:6] + line.split(" | ")[-3:] for line in lines] == [
-        *[["0 of 2", "0", "missing", "missing", "missing |"]] * 2,
+        ["0 of 2", "0", "missing", "missing", "missing |"],
         *[["1 of 2", "0", "incomplete", "incomplete", "incomplete |"]] * 2,
     ]
+    assert lines[0].startswith("| REINFORCE | – | – | final weights | ")
+    short = (results / "tables/summary.md").read_text().splitlines()
+    names = [
+        line.split("|")[1].strip() for line in short if line.startswith(("| REINF", "| A2C at"))
+    ]
+    assert names == ["REINFORCE", "A2C at 400k", "A2C at 1M"]
     assert "12 runs x 2 milestones): REINFORCE: no run has finished; A2C: no finished" in markdown
 
 
