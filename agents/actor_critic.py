@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agents import stacks, targets
 from agents.atari import Step
+from agents.choices import choose, loss_divisor
 from agents.config import FRAMES_PER_STEP, AsyncSettings, LockstepSettings
 from agents.lanes import TrainingLanes
 from agents.networks import build_network
@@ -33,6 +34,23 @@ def sample_actions(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = torch.softmax(logits, dim=1).cumsum(dim=1)
     # The last sum may round below 1, so the last action takes what is left.
     return (uniform.unsqueeze(1) >= cumulative[:, :-1]).sum(dim=1)
+
+
+Settings = LockstepSettings | AsyncSettings
+
+
+def _n_step(_: Settings, rewards: Tensor, discounts: Tensor, v: Tensor, v_end: Tensor) -> Tensor:
+    return targets.n_step_return(rewards, discounts, v_end)
+
+
+def _one_step(_: Settings, rewards: Tensor, discounts: Tensor, v: Tensor, v_end: Tensor) -> Tensor:
+    v_next = torch.cat([v[1:], v_end.unsqueeze(0)])
+    return targets.one_step_target(rewards, discounts, v_next)
+
+
+# By `return_estimate`. Of a rollout's rewards, discounts and values V(s_t), [T, B], and the value
+# of the state after it, [B].
+RETURN_ESTIMATES = {"n_step": _n_step, "one_step": _one_step}
 
 
 class RolloutWorker:
@@ -51,7 +69,7 @@ class RolloutWorker:
 
     def __init__(
         self,
-        settings: LockstepSettings | AsyncSettings,
+        settings: Settings,
         env: Any,
         run_seed: int,
         name: tuple[str | int, ...] = (),
@@ -70,12 +88,15 @@ class RolloutWorker:
             derive_seed(run_seed, "weights"),
             env.observation_shape,
         )
-        self.flat = FlatParameters(self.network, DTYPES[settings.precision], device)
+        dtype = choose("precision", settings.precision, DTYPES)
+        self.flat = FlatParameters(self.network, dtype, device)
+        self._estimate = choose("return_estimate", settings.return_estimate, RETURN_ESTIMATES)
         # Drawn on the CPU on every device: the same numbers whatever trains.
         self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions", *name))
         steps, lanes = settings.rollout_steps, env.lanes
         first_drawn = 0 if drawn_lanes is None else first_lane
         self._drawn = steps, drawn_lanes or lanes
+        self._loss_divisor = loss_divisor(settings.loss_reduction, math.prod(self._drawn))
         self._own_lanes = slice(first_drawn, first_drawn + lanes)
         # Of each step, and of what follows the last.
         self._stacks = stacks.empty(
@@ -176,21 +197,15 @@ class RolloutWorker:
             # A GPU is quicker with one batch of its own than with what many small ones left.
             None if self.device.type == "cuda" else self._outputs,
         )
-        if settings.return_estimate == "n_step":
-            estimate = targets.n_step_return(rewards, discounts, v_end)
-        else:
-            v = values.detach().view_as(rewards)
-            v_next = torch.cat([v[1:], v_end.unsqueeze(0)])
-            estimate = targets.one_step_target(rewards, discounts, v_next)
-        estimate = estimate.flatten()
+        v = values.detach().view_as(rewards)
+        estimate = self._estimate(settings, rewards, discounts, v, v_end).flatten()
         log_pi = targets.action_log_probability(logits, self._actions.to(self.device).flatten())
         loss = (
             targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
             + settings.value_loss_weight * targets.value_loss(values, estimate)
             - settings.entropy_weight * targets.entropy(logits).sum()
         )
-        if settings.loss_reduction == "mean":
-            loss = loss / math.prod(self._drawn)
+        loss = loss / self._loss_divisor
         loss.backward()
         return loss.detach()
 

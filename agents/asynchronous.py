@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents import processes
 from agents.actor_critic import RolloutWorker
+from agents.choices import choose
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
@@ -19,6 +20,9 @@ from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 from agents.training import Training
 from agents.usage import usage
+
+# Whether the workers take turns, by the name of a method's `schedule`.
+IN_TURN = {"async": False, "round_robin": True}
 
 
 class _Shared:
@@ -106,7 +110,7 @@ class Asynchronous(Training):
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
         """One turn of every worker in order (`round_robin`), or about a second (`async`)."""
-        if self.settings.schedule == "round_robin":
+        if choose("schedule", self.settings.schedule, IN_TURN):
             return self._advance_in_turn()
         self.shared.limit_frames.fill_(until_frames)
         if not self._children:

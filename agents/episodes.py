@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents import stacks, targets
 from agents.actor_critic import sample_actions
+from agents.choices import choose, require_known
 from agents.config import FRAMES_PER_STEP, EpisodeSettings
 from agents.lanes import FinishedEpisode, training_seed
 from agents.networks import build_network
@@ -19,6 +20,16 @@ from agents.optim import DTYPES, FlatParameters, clip_gradient, rmsprop_step
 from agents.schedules import corrected_update, learning_rate, require_finite
 from agents.seeding import derive_seed
 from agents.training import Training
+
+# By `return_estimate`, then by `gamma_t_factor`.
+RETURN_ESTIMATES = {
+    "total": {"kept": targets.total_return, "ignored": targets.total_return},
+    "reward_to_go": {"kept": targets.reward_to_go},
+    "discounted_reward_to_go": {
+        "kept": targets.reward_to_go,
+        "ignored": targets.discounted_reward_to_go,
+    },
+}
 
 
 class _Recording:
@@ -60,6 +71,7 @@ class Episodes(Training):
         device: str = "cpu",
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
+        require_known("life_loss_is_terminal", settings.life_loss_is_terminal, (False,))
         self.settings = settings
         self.budget_frames = budget_frames
         self.device = torch.device(device)
@@ -76,7 +88,8 @@ class Episodes(Training):
             derive_seed(run_seed, "weights"),
             self._env.observation_shape,
         )
-        self.flat = FlatParameters(self.network, DTYPES[settings.precision], device)
+        dtype = choose("precision", settings.precision, DTYPES)
+        self.flat = FlatParameters(self.network, dtype, device)
         # Episodes begun in each lane, those included that a waiting lane plays to no purpose.
         self._begun = np.zeros(self._env.lanes, np.int64)
         self.gradient = torch.zeros_like(self.flat.master)
@@ -183,6 +196,7 @@ class Episodes(Training):
             rewards.clamp_(-1, 1)
         weight = episode_weights(settings, rewards).to(self.device)
         actions = torch.tensor(recording.actions).to(self.device)
+        with_value = choose("baseline", settings.baseline, {"none": False, "value": True})
         total = torch.zeros((), device=self.device)
         for start in range(0, len(actions), settings.chunk_steps):
             stop = min(start + settings.chunk_steps, len(actions))
@@ -194,7 +208,7 @@ class Episodes(Training):
             )
             log_pi = targets.action_log_probability(logits, actions[start:stop])
             w = weight[start:stop]
-            if settings.baseline == "value":
+            if with_value:
                 policy_weight = targets.advantage(w, values)
                 loss = settings.value_loss_weight * targets.value_loss(values, w)
             else:
@@ -237,8 +251,6 @@ def episode_weights(settings: EpisodeSettings, rewards: Tensor) -> Tensor:
     The names are the lecture's: `total` G(tau), `reward_to_go` gamma^t G_t, and
     `discounted_reward_to_go` G_t with the factor gamma^t kept or ignored.
     """
-    if settings.return_estimate == "total":
-        return targets.total_return(rewards, settings.gamma)
-    if settings.return_estimate == "reward_to_go" or settings.gamma_t_factor == "kept":
-        return targets.reward_to_go(rewards, settings.gamma)
-    return targets.discounted_reward_to_go(rewards, settings.gamma)
+    by_factor = choose("return_estimate", settings.return_estimate, RETURN_ESTIMATES)
+    weight = choose("gamma_t_factor", settings.gamma_t_factor, by_factor)
+    return weight(rewards, settings.gamma)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import q_learning, value_targets
+from agents.choices import choose
 from agents.config import FRAMES_PER_STEP, ReplaySettings
 from agents.lanes import FinishedEpisode, TrainingLanes
 from agents.networks import build_action_values
@@ -53,7 +54,7 @@ class ExperienceReplay(Training):
             )
             for _ in range(2)
         )
-        dtype = DTYPES[settings.precision]
+        dtype = choose("precision", settings.precision, DTYPES)
         self.flat = FlatParameters(self.network, dtype, device)
         self.target = FlatParameters(self.target_network, dtype, device)
         self.average = torch.zeros_like(self.flat.master)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from agents.config import FRAMES_PER_STEP, GorilaSettings
 from agents.gorila_processes import KINDS, Process, Processes, Task
-from agents.gorila_workers import Plan
+from agents.gorila_workers import Plan, require_possible
 from agents.lanes import FinishedEpisode, state_at_starts
 from agents.networks import build_action_values
 from agents.optim import FlatParameters
@@ -77,27 +77,17 @@ class Gorila(Training):
     ) -> None:
         if device != "cpu":
             raise ValueError(f"device: {device!r}; topology gorila runs on: cpu")
-        if settings.learners > settings.actors:
-            raise ValueError(
-                f"learners: {settings.learners}, but each needs an actor; "
-                f"allowed: 1 to {settings.actors}, the number of actors"
-            )
         env = make_lanes(1)
-        least = (env.observation_shape[0] + 2) * settings.actors * settings.lanes_per_actor
-        if settings.replay_capacity_steps < least:
-            raise ValueError(
-                f"replay_capacity_steps: {settings.replay_capacity_steps} is too little for all "
-                f"lanes; allowed: at least {least}"
-            )
+        require_possible(settings, env.observation_shape[0], budget_frames)
+        network = build_action_values(
+            settings, env.actions, derive_seed(run_seed, "weights"), env.observation_shape
+        )
         self._ray = import_ray()
         self.settings = settings
         self.budget_frames = budget_frames
         self.frames = 0
         self.counts = dict.fromkeys(
             ("updates", "outliers", "stale_pushes", *(f"replaced_{kind}s" for kind in KINDS)), 0
-        )
-        network = build_action_values(
-            settings, env.actions, derive_seed(run_seed, "weights"), env.observation_shape
         )
         # Packed now: what `make_lanes` refers to may hold this training later.
         self._plan = self._ray.cloudpickle.dumps(

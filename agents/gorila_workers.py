@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents import q_learning, value_targets
+from agents.choices import choose, loss_divisor, require_known
 from agents.config import FRAMES_PER_STEP, GorilaSettings
 from agents.lanes import TrainingLanes
 from agents.machine import keep_freed_memory
@@ -27,7 +28,7 @@ from agents.networks import ActionValueNetwork
 from agents.optim import DTYPES, FlatParameters, clip_gradient
 from agents.ray_cluster import Awaited, deaths, import_ray
 from agents.replay import Batch, ReplayMemory
-from agents.schedules import Diverged, exploration_of_server, require_finite
+from agents.schedules import Diverged, exploration_of_server, learning_rate, require_finite
 from agents.seeding import numpy_generator
 from agents.shares import shares
 from agents.usage import usage
@@ -98,6 +99,29 @@ class Plan:
     budget_frames: int
 
 
+def require_possible(settings: GorilaSettings, stack: int, budget_frames: int) -> None:
+    """Raise `ValueError` for settings that do not go together, or that nothing answers to.
+
+    Now: the processes would say it after minutes, each by itself. `stack` is of frames.
+    """
+    if settings.learners > settings.actors:
+        raise ValueError(
+            f"learners: {settings.learners}, but each needs an actor; "
+            f"allowed: 1 to {settings.actors}, the number of actors"
+        )
+    least = (stack + 2) * settings.actors * settings.lanes_per_actor
+    if settings.replay_capacity_steps < least:
+        raise ValueError(
+            f"replay_capacity_steps: {settings.replay_capacity_steps} is too little for all "
+            f"lanes; allowed: at least {least}"
+        )
+    # A learner draws evenly from all of its memories, and notes no errors in them.
+    require_known("prioritisation", settings.prioritisation, ("none",))
+    choose("precision", settings.precision, DTYPES)
+    loss_divisor(settings.loss_reduction, settings.batch_size)
+    learning_rate(settings, 0, budget_frames)
+
+
 class _Worker(Awaited):
     """What actors and learners have in common: a copy of the network, pulled from the shards."""
 
@@ -109,7 +133,8 @@ class _Worker(Awaited):
         self.settings = self.plan.settings
         self.index, self.incarnation = index, incarnation
         self.network = self.plan.network
-        self.flat = FlatParameters(self.network, DTYPES[self.settings.precision])
+        self.dtype = choose("precision", self.settings.precision, DTYPES)
+        self.flat = FlatParameters(self.network, self.dtype)
         self.slices = shares(self.flat.size, self.settings.shards)
         self.versions: list[int] = []
         self.begin(state)
@@ -192,7 +217,7 @@ class Learner(_Worker):
         """Begin with an empty memory; `state` has the target network and the last losses."""
         settings = self.settings
         self.target_network = copy.deepcopy(self.network)
-        self.target = FlatParameters(self.target_network, DTYPES[settings.precision])
+        self.target = FlatParameters(self.target_network, self.dtype)
         self.outliers = OutlierFilter(settings.outlier_deviations, settings.outlier_window_updates)
         self.target_version: int | None = None  # of the weights in the target network
         if state:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.asynchronous import Asynchronous
+from agents.choices import choose
 from agents.config import CPU_ONLY, MethodSettings
 from agents.episodes import Episodes
 from agents.experience_replay import ExperienceReplay
@@ -58,7 +59,7 @@ def build(
     what `divide` returned; only topology `lockstep` takes more than one. `stop_asked` says whether
     the run is to stop; only topology `episodes` asks, whose `advance` may take many minutes.
     """
-    cls = TRAININGS[settings.topology]
+    cls = choose("topology", settings.topology, TRAININGS)
     more: dict[str, Any] = {}
     if settings.topology == "replay":
         more["folder"] = folder

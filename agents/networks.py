@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents import layers, value_targets
+from agents.choices import choose
 from agents.config import GorilaSettings, ReplaySettings
 from agents.layers import LstmState
 
@@ -20,7 +21,10 @@ TRUNKS = {
     # Mnih et al. 2015, used by Mnih et al. 2016 in its 57-game runs (section 5.1).
     "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
 }
-INITIALISATIONS = ("orthogonal", "torch")
+# Whether weights are drawn anew, and not left as PyTorch has drawn them.
+INITIALISATIONS = {"orthogonal": True, "torch": False}
+# Whether each action has a bias of its own.
+OUTPUT_BIASES = {"per_action": True, "shared": False}
 # Of the gradient that two streams send back to the trunk: Wang et al. 2016, section 4.2.
 DUELING_GRADIENT_SCALE = 1 / math.sqrt(2)
 
@@ -38,7 +42,7 @@ class ConvolutionalNetwork(nn.Module):
         self, trunk: str, observation_shape: tuple[int, int, int], streams: int = 1
     ) -> None:
         super().__init__()
-        convolutions, self.units = TRUNKS[trunk]
+        convolutions, self.units = choose("network", trunk, TRUNKS)
         channels, height, width = observation_shape
         found = []
         for filters, kernel, stride in convolutions:
@@ -132,7 +136,7 @@ class ActorCriticNetwork(ConvolutionalNetwork):
         self.lstm_cells = lstm_cells
         self.policy = nn.Linear(lstm_cells or units, actions)
         self.value = nn.Linear(lstm_cells or units, 1)
-        if initialisation == "orthogonal":
+        if choose("initialisation", initialisation, INITIALISATIONS):
             self._orthogonal({self.policy: 0.01, self.value: 1.0})
             if self.lstm is not None:
                 nn.init.orthogonal_(self.lstm.weight_ih)
@@ -231,14 +235,15 @@ class ActionValueNetwork(ConvolutionalNetwork):
     ) -> None:
         super().__init__(trunk, observation_shape, streams=2 if dueling else 1)
         self.dueling = dueling
-        self.q = nn.Linear(self.units, actions, bias=output_bias == "per_action")
+        per_action = choose("output_bias", output_bias, OUTPUT_BIASES)
+        self.q = nn.Linear(self.units, actions, bias=per_action)
         self.shared_bias = None
         if dueling:
             self.value = nn.Linear(self.units, 1)
-        elif output_bias == "shared":
+        elif not per_action:
             bound = 1 / math.sqrt(self.units)
             self.shared_bias = nn.Parameter(torch.empty(1).uniform_(-bound, bound))
-        if initialisation == "orthogonal":
+        if choose("initialisation", initialisation, INITIALISATIONS):
             self._orthogonal({self.q: 1.0} | ({self.value: 1.0} if dueling else {}))
             if self.shared_bias is not None:
                 nn.init.zeros_(self.shared_bias)

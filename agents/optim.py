@@ -9,8 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from agents.choices import choose
+
 # Of the network's arithmetic, by the name of a method's `precision`.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Whether RMSProp's epsilon is inside, by the name of a method's `rmsprop_epsilon_place`.
+INSIDE = {"inside_sqrt": True, "outside_sqrt": False}
 
 
 class FlatParameters:
@@ -100,7 +104,7 @@ def rmsprop_step(
     Source: Mnih et al. 2016, equations (8) and (9), inside; PyTorch's RMSprop, outside; the
     correction is that of Adam, Kingma and Ba 2015, section 3.
     """
-    if epsilon_place == "inside_sqrt":
+    if choose("rmsprop_epsilon_place", epsilon_place, INSIDE):
         square_average.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
         correction = 1.0 if corrected_update is None else 1 - decay**corrected_update
         scale = (square_average / correction).add_(epsilon).sqrt_()
@@ -151,6 +155,7 @@ def centred_rmsprop_step(
     Source: Mnih et al. 2015, whose "gradient momentum" is alpha of m (the step is along dtheta,
     not m), "squared gradient momentum" alpha of g, "min squared gradient" epsilon, inside.
     """
+    inside = choose("rmsprop_epsilon_place", epsilon_place, INSIDE)
     # On a CPU a chunk at a time, or memory would be read anew for each of eight operations.
     size = weights.numel() if weights.is_cuda else CHUNK
     scratch = torch.empty_like(weights[:size])
@@ -161,7 +166,7 @@ def centred_rmsprop_step(
         g.mul_(decay).addcmul_(d, d, value=1 - decay)
         # Rounding may leave less than nothing where the gradient has hardly changed.
         torch.addcmul(g, m, m, value=-1, out=scale).clamp_(min=0)
-        if epsilon_place == "inside_sqrt":
+        if inside:
             scale.add_(epsilon).rsqrt_()
         else:
             scale.sqrt_().add_(epsilon).reciprocal_()

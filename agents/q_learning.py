@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from agents import stacks, value_targets
+from agents.choices import loss_divisor
 from agents.config import GorilaSettings, ReplaySettings
 from agents.networks import ActionValueNetwork
 from agents.replay import Batch
@@ -34,7 +35,7 @@ def backward(
     def loss_of(q: Tensor) -> Tensor:
         q_taken = value_targets.action_value(q, actions)
         loss = value_targets.clipped_error_loss(q_taken, y, weights, settings.error_limit)
-        return loss / len(q) if settings.loss_reduction == "mean" else loss
+        return loss / loss_divisor(settings.loss_reduction, len(q))
 
     loss, q = network.backward(s, loss_of)
     return loss, y - value_targets.action_value(q, actions)

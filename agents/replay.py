@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 
 from agents import value_targets
 from agents.checkpoint import ResumeError
+from agents.choices import choose
 from agents.config import GorilaSettings, ReplaySettings
 from agents.sum_tree import SumTree
 
 SLACK_SHARE = 10  # one slot for so many of the capacity may be overwritten between checkpoints
 RANK_REFRESH_UPDATES = 1000  # sorting a million errors takes 0.1 s, so many updates some 20 s
+
+# Whether a priority is by rank, of those that are not none.
+RANKED = {"proportional": False, "rank": True}
 
 
 class Batch(NamedTuple):
@@ -244,7 +248,7 @@ class ReplayMemory:
 
     def _set_errors(self, slots: NDArray[np.int64], errors: NDArray[np.float64]) -> None:
         settings = self.settings
-        if settings.prioritisation == "rank":
+        if choose("prioritisation", settings.prioritisation, RANKED):
             self._errors[slots] = errors
             # The rank that it would have had when they were sorted last.
             rank = 1 + len(self._sorted_errors)

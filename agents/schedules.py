@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from agents.choices import choose
 from agents.config import GorilaSettings, MethodSettings, PolicySettings, ReplaySettings
+
+# What is left of the learning rate, by the share of the budget that is used up.
+LEARNING_RATE_SCHEDULES = {
+    "constant": lambda used: 1.0,
+    "linear_to_zero": lambda used: max(0.0, 1.0 - used),
+}
 
 
 class Diverged(Exception):
@@ -16,9 +23,9 @@ def learning_rate(settings: MethodSettings, frames: int, budget_frames: int) -> 
 
     `linear_to_zero` falls over the run's own budget (Mnih et al. 2016, supplement 8).
     """
-    if settings.learning_rate_schedule == "constant":
-        return settings.learning_rate
-    return settings.learning_rate * max(0.0, 1.0 - frames / budget_frames)
+    name = "learning_rate_schedule"
+    left = choose(name, settings.learning_rate_schedule, LEARNING_RATE_SCHEDULES)
+    return settings.learning_rate * left(frames / budget_frames)
 
 
 def warmup(settings: GorilaSettings, updates: int) -> float:

@@ -14,10 +14,10 @@ from agents import targets, value_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A module may import modules of its own layer only where listed in SIDEWAYS, and of lower ones.
+# A module may import modules of lower layers only, those above it in this list.
 LAYERS = [
     ("files",),
-    ("seeding", "config", "machine", "shapes", "shares", "sum_tree", "usage"),
+    ("choices", "seeding", "config", "machine", "shapes", "shares", "sum_tree", "usage"),
     ("layers", "ray_cluster", "stacks", "processes"),
     ("targets", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
