@@ -48,7 +48,7 @@ class MethodSettings:
     method: str
     label: str
     version: int = _number(1)
-    topology: str = _choice("lockstep", "episodes", "async", "replay", "gorila")
+    topology: str  # a key of TOPOLOGIES
     network: str = _choice("mnih2013", "nature")
     initialisation: str = _choice("orthogonal", "torch")
     precision: str = _choice("float32", "bfloat16")
@@ -133,7 +133,7 @@ class RandomSettings:
     method: str
     label: str
     version: int = _number(1)
-    topology: str = _choice("random")
+    topology: str
 
 
 @dataclass(frozen=True, kw_only=True)

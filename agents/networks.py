@@ -336,7 +336,7 @@ def network_of_weights(
     settings: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> ActorCriticNetwork | ActionValueNetwork:
     """Return the network that a policy's `settings` describe, in float32, with its `weights`."""
-    if settings["topology"] in ("replay", "gorila"):
+    if "q.weight" in weights:
         network = ActionValueNetwork(
             settings["network"],
             weights["q.weight"].shape[0],
