@@ -169,7 +169,7 @@ class ReplaySettings(RmspropSettings):
 class GorilaSettings(MethodSettings):
     """Q-learning by processes of Ray: `actors` play, `learners` push gradients to `shards`.
 
-    An actor reports, and pulls the weights anew, after every `rollout_steps` decisions of each of
+    An actor reports, and pulls the weights again, after every `rollout_steps` decisions of each of
     its lanes. Over all learners, one batch is learnt from for every `decisions_per_update`
     decisions of all actors. Updates are those of the server. The warm-up counts the gradients sent,
     those that are discarded among them; 0 is none.

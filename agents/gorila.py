@@ -60,8 +60,8 @@ class Gorila(Training):
     - a shard: its replica, equal to it, takes over, and a new replica follows. Both at once is
       an error: the run goes on from its last checkpoint.
 
-    A checkpoint has no replay memories: after a resume they are filled anew, and learning goes on
-    after `learning_starts_frames` of new experience, acted by the epsilon reached.
+    A checkpoint has no replay memories: after a resume they are filled again, and learning waits
+    for `learning_starts_frames` of new experience, acted by the epsilon reached.
 
     Runs on the cluster that `RAY_ADDRESS` names, whose nodes must be able to import `agents`,
     else on a Ray of its own on this machine.

@@ -24,7 +24,7 @@ class FinishedEpisode(NamedTuple):
 
 
 def training_seed(run_seed: int, lane: int, episode: int, episodes_per_seed: int) -> int:
-    """Seed of a lane's episode number `episode`: drawn anew for every `episodes_per_seed`-th."""
+    """Seed of a lane's episode number `episode`: drawn again for every `episodes_per_seed`-th."""
     restarts = episode % episodes_per_seed
     drawn = derive_seed(run_seed, "lane", lane, "episode", episode - restarts)
     return drawn + (restarts << RESTART_BIT)
@@ -77,7 +77,7 @@ class TrainingLanes:
         """Play one decision in every lane.
 
         Returns the step as the emulators gave it (its observations are the last of an ended
-        episode) and the observations to act on next, where ended lanes have started anew.
+        episode) and the observations to act on next, where ended lanes have started again.
         """
         step = self.env.step(actions)
         self._returns += step.reward

@@ -43,7 +43,7 @@ def exact_float32() -> None:
 def keep_freed_memory() -> None:
     """Never give freed memory back to the system, where the C library is glibc.
 
-    A rollout's activations are tens of megabytes: by default glibc maps them anew for each
+    A rollout's activations are tens of megabytes: by default glibc maps them again for each
     backward pass, and the page faults cost more than the arithmetic.
     """
     try:

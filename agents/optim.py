@@ -156,7 +156,7 @@ def centred_rmsprop_step(
     not m), "squared gradient momentum" alpha of g, "min squared gradient" epsilon, inside.
     """
     inside = choose("rmsprop_epsilon_place", epsilon_place, INSIDE)
-    # On a CPU a chunk at a time, or memory would be read anew for each of eight operations.
+    # On a CPU a chunk at a time, or memory would be read again for each of eight operations.
     size = weights.numel() if weights.is_cuda else CHUNK
     scratch = torch.empty_like(weights[:size])
     vectors = (vector.split(size) for vector in (weights, gradient, average, square_average))

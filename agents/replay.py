@@ -244,7 +244,7 @@ class ReplayMemory:
         self.updates += 1
         self._set_errors(slots, errors)
         if len(self._errors) and self.updates % RANK_REFRESH_UPDATES == 0:
-            self._rank_anew()
+            self._rank_all()
 
     def _set_errors(self, slots: NDArray[np.int64], errors: NDArray[np.float64]) -> None:
         settings = self.settings
@@ -260,7 +260,7 @@ class ReplayMemory:
             )
         self.tree.set(slots, weight)
 
-    def _rank_anew(self) -> None:
+    def _rank_all(self) -> None:
         slots = np.flatnonzero(self._drawable)
         order = np.argsort(-self._errors[slots], kind="stable")
         rank = np.empty(len(slots), np.int64)
@@ -303,7 +303,7 @@ class ReplayMemory:
         if state.get("frames_crc", self._frames_crc()) != self._frames_crc():
             raise ResumeError(
                 f"replay memory: {self._path} does not have the frames of the checkpoint; a run "
-                "goes on only with its whole folder resume/, and anew without it"
+                "continues only with its whole folder resume/, and begins again without it"
             )
         self._saved_head = self._head.copy()
         if self.tree is not None:

@@ -169,7 +169,7 @@ class Run:
                 f"milestones_frames: {passed[0]}: the run in {self.out} is at "
                 f"{self.training.frames} frames and has kept no policy there; allowed: "
                 f"{', '.join(map(str, sorted(reached))) or 'none'} and more than "
-                f"{self.frames_before}. To train it anew, delete {self.resume_folder}"
+                f"{self.frames_before}. To train it from the start, delete {self.resume_folder}"
             )
         last_checkpoint = time.monotonic()
         try:

@@ -26,18 +26,18 @@ def empty(shape: tuple[int, ...], pin_memory: bool = False) -> Tensor:
 
 
 def follow(
-    before: Tensor, observation: NDArray[np.uint8], anew: NDArray[np.bool_], out: Tensor
+    before: Tensor, observation: NDArray[np.uint8], begun: NDArray[np.bool_], out: Tensor
 ) -> None:
     """Write the stacks `observation` [B, C, H, W] into `out`, which follow those of `before`.
 
-    `before` and `out` are as `empty` makes them. Lanes of `anew` [B] do not follow: their
+    `before` and `out` are as `empty` makes them. Lanes of `begun` [B] do not follow: their
     episode has just begun.
     """
     stacks, pixels = _pixels(before), _pixels(out)
     if SHIFTS and stacks.shape[-1] == 4:
         np.right_shift(stacks.view(np.uint32), 8, out=pixels.view(np.uint32))
         pixels[..., 3] = observation[:, 3]
-        copied = np.flatnonzero(anew)
+        copied = np.flatnonzero(begun)
     else:
         copied = np.arange(len(observation))
     for lane in copied:

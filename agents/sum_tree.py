@@ -11,7 +11,7 @@ FANOUT = 64  # children of a node: a million leaves are four levels, so few call
 class SumTree:
     """Sums of non-negative weights, by which leaves are drawn. All methods are vectorised.
 
-    A node is always summed anew from its children: it depends on the leaves alone, not on the
+    A node is always summed again from its children: it depends on the leaves alone, not on the
     order in which they came, and does not drift.
 
     Args:
@@ -45,7 +45,7 @@ class SumTree:
             above.reshape(-1)[index] = level[index].sum(axis=1)
 
     def rebuild(self) -> None:
-        """Sum all nodes anew, after a change of `leaves`."""
+        """Sum all nodes again, after a change of `leaves`."""
         for level, above in zip(self._levels, self._levels[1:], strict=False):
             above.reshape(-1)[: len(level)] = level.sum(axis=1)
 

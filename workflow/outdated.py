@@ -175,7 +175,7 @@ def unnamed_text(results: Path, runs: Sequence[str], shown: int = 5) -> str:
     more = f" and {len(runs) - shown} more" if len(runs) > shown else ""
     return (
         f"{results} has runs that this study does not name: {names}{more}. They stay, and its "
-        "tables are made anew without them; another study is better given another name."
+        "tables are made again without them; another study is better given another name."
     )
 
 

@@ -2,7 +2,7 @@
 
 The same study then trains only what is missing. A run that results/STUDY has already, whole or
 begun, is left alone. One that lacks a milestone of the study, or whose method has other values
-today, is not restored: it has no resume state and is to be trained anew. Restored runs have their
+today, is not restored: it has no resume state and is to be trained again. Restored runs have their
 last policy in half precision, where it was published. An evaluation without the result of its
 audit is audited.
 """
@@ -38,7 +38,7 @@ def restore(published: Path, results: Path) -> Iterable[str]:
         target = results / run
         method, game, seed = run.parts[1:]
         if lines := outdated.get((method, game, int(seed))):
-            yield f"{run}: {'; '.join(lines)}: to be trained anew"
+            yield f"{run}: {'; '.join(lines)}: to be trained again"
             continue
         if target.exists():
             yield f"{run}: already there, left alone"

@@ -153,7 +153,7 @@ def test_draws_and_weights_follow_the_errors(tmp_path: Path, prioritisation: str
     errors = np.arange(len(slots))[::-1] / len(slots)
     found.update_priorities(slots, -errors)
     if prioritisation == "rank":
-        found._rank_anew()
+        found._rank_all()
     batch = found.sample(40_000, uniform(3), 1.0)
     p = errors + 0.5 if prioritisation == "proportional" else 1 / np.arange(1, len(slots) + 1)
     counts = np.bincount(batch.slots, minlength=found._drawable.size)[slots]
@@ -173,7 +173,7 @@ def test_one_is_drawn_of_each_nth_part(tmp_path: Path, prioritisation: str) -> N
     assert sorted(batch.slots.tolist()) == slots.tolist()
 
 
-def test_ranks_are_made_anew_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_are_sorted_again_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "RANK_REFRESH_UPDATES", 2)
     found = memory(tmp_path, 1, 50, prioritisation="rank", priority_exponent=1.0)
     Player(1, 2).play(found, 12, 0.0)
@@ -193,7 +193,7 @@ def test_a_new_transition_has_the_largest_priority(tmp_path: Path) -> None:
         slots = np.flatnonzero(found._drawable)
         found.update_priorities(slots, np.linspace(0, 0.9, len(slots)))
         if prioritisation == "rank":
-            found._rank_anew()
+            found._rank_all()
         player.play(found, 1, 0.0)
         (new,) = np.setdiff1d(np.flatnonzero(found._drawable), slots)
         assert found.tree.leaves.argmax() == new or found.tree.leaves[new] == 1.0

@@ -15,26 +15,26 @@ from tests.agents.worlds import settings
 def played(stack: int, lanes: int = 3, steps: int = 7) -> tuple[np.ndarray, np.ndarray]:
     """Observations [T, B, stack, H, W] of random frames, and where an episode begins [T, B]."""
     rng = np.random.default_rng(0)
-    anew = rng.random((steps, lanes)) < 0.3
+    begun = rng.random((steps, lanes)) < 0.3
     observation = rng.integers(0, 256, (lanes, stack, 6, 5), dtype=np.uint8)
     found = []
-    for starts in anew:
+    for starts in begun:
         newest = rng.integers(0, 256, (lanes, 1, 6, 5), dtype=np.uint8)
         fresh = rng.integers(0, 256, observation.shape, dtype=np.uint8)
         followed = np.concatenate([observation[:, 1:], newest], axis=1)
         observation = np.where(starts[:, None, None, None], fresh, followed)
         found.append(observation)
-    return np.stack(found), anew
+    return np.stack(found), begun
 
 
 @pytest.mark.parametrize("stack", [4, 3])
 def test_stacks_follow_each_other(stack: int) -> None:
     """Shifted where there are four frames, copied elsewhere and where an episode begins."""
-    observations, anew = played(stack)
+    observations, begun = played(stack)
     found = stacks.empty(observations.shape)
     found[0].copy_(torch.from_numpy(observations[0]))
     for t in range(1, len(observations)):
-        stacks.follow(found[t - 1], observations[t], anew[t], out=found[t])
+        stacks.follow(found[t - 1], observations[t], begun[t], out=found[t])
     assert np.array_equal(found.numpy(), observations)
     assert found[0].is_contiguous(memory_format=torch.channels_last)
 

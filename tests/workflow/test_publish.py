@@ -182,7 +182,7 @@ def test_an_evaluation_whose_audit_fails_is_not_restored(
     assert not list(tmp_path.glob("results/old/runs/a2c/pong/*"))
 
 
-def test_a_run_that_is_not_as_today_is_to_be_trained_anew(tmp_path: Path) -> None:
+def test_a_run_that_is_not_as_today_is_to_be_trained_again(tmp_path: Path) -> None:
     """It would stop the study: it counts as finished and has no policy there, or other settings."""
     published = study(tmp_path / "published", [0, 1, 2])
     content = {"study": "test", "label": "a test", "methods": ["a2c"], "games": ["pong"],
@@ -196,9 +196,9 @@ def test_a_run_that_is_not_as_today_is_to_be_trained_anew(tmp_path: Path) -> Non
     ):
         write_run(published, content, seed, **changes)
     assert list(restore.restore(published, tmp_path / "results")) == [
-        "runs/a2c/pong/0: without milestones_frames 2000: to be trained anew",
+        "runs/a2c/pong/0: without milestones_frames 2000: to be trained again",
         "runs/a2c/pong/1: restored",
-        "runs/a2c/pong/2: gamma 0.98, now 0.99: to be trained anew",
+        "runs/a2c/pong/2: gamma 0.98, now 0.99: to be trained again",
     ]
     assert [p.name for p in (tmp_path / "results/runs/a2c/pong").iterdir()] == ["1"]
 
