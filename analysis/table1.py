@@ -321,7 +321,7 @@ def _metrics(study: Study) -> tuple[str, ...]:
 def _cells(study: Study, row, metrics: tuple[str, ...]) -> list[str]:
     count = len(study.games)
     if row.kind == "not_trained":
-        return [row.row, "not trained in this study", *[DASH] * (9 + len(metrics))]
+        return [row.row, *[DASH] * (10 + len(metrics))]
     if row.method == UNTRAINED:
         training, name, how = "nothing is trained", row.row, DASH
     elif row.kind in ("trained", "no_complete_seed"):
