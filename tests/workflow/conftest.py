@@ -17,12 +17,13 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return the project with a finished smoke study; not to be changed."""
+    """Return the project with a finished smoke study, not to be changed, and what it printed."""
     project = copy(ROOT, tmp_path_factory.mktemp("finished"))
     result = project.snakemake("--cores", "2", *SMOKE)
     logs = sorted((project.root / "results/smoke/logs").rglob("*.log"))
     tails = "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in logs if log.stat().st_size)
     assert result.returncode == 0, f"{result.stdout[-4000:]}\n{tails[-8000:]}"
+    (project.root / "printed.log").write_text(result.stdout)
     return project
 
 
