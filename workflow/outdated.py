@@ -22,6 +22,7 @@ Runs = dict[tuple[str, str, int], list[str]]  # by method, game and seed
 class _Record:
     """What is compared here of a run's record."""
 
+    method: str
     settings: dict[str, Any]  # and `protocol`
     milestones_frames: list[int]
     budget_frames: int
@@ -38,7 +39,7 @@ class _Record:
 
     def lacking(self, study: Mapping[str, Any]) -> list[int]:
         """Return the study's milestones that a finished run does not have."""
-        if not self.finished or self.settings["method"] == UNTRAINED:
+        if not self.finished or self.method == UNTRAINED:
             return []
         return [m for m in study["milestones_frames"] if m not in self.milestones_frames]
 
@@ -115,18 +116,13 @@ def _records(
         folder = results / "runs" / "/".join(map(str, run))
         try:
             record = json.loads((folder / "run.json").read_text())
-            yield (
-                run,
-                _Record(
-                    {**record["settings"], "protocol": record["protocol"]},
-                    [milestone["milestone_frames"] for milestone in record["milestones"]],
-                    record["budget_frames"],
-                    record["status"] == "finished",
-                    folder / "resume" / str(record.get("spec_hash")) / "checkpoint.pt",
-                ),
-            )
+            then = {**record["settings"], "protocol": record["protocol"]}
+            milestones = [milestone["milestone_frames"] for milestone in record["milestones"]]
+            budget, status = int(record["budget_frames"]), record["status"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
+        state = folder / "resume" / str(record.get("spec_hash")) / "checkpoint.pt"
+        yield run, _Record(run[0], then, milestones, budget, status == "finished", state)
 
 
 def outdated_evaluations(study: Mapping[str, Any], results: Path) -> Runs:

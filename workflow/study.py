@@ -71,16 +71,19 @@ def load(raw: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def check_files(paths: Iterable[Path]) -> None:
-    """Refuse configuration files with a key twice, of which Snakemake takes the last.
+    """Refuse YAML files of a configuration with a key twice, of which Snakemake takes the last.
 
     Raises:
         StudyError: naming file, line and key.
     """
     for path in paths:
         try:
-            read_yaml(path)
-        except ValueError as error:
-            raise StudyError(str(error)) from None
+            json.loads(path.read_text())  # as Snakemake does first: JSON may have tabs
+        except ValueError:
+            try:
+                read_yaml(path)
+            except ValueError as error:
+                raise StudyError(str(error)) from None
 
 
 def cleared(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

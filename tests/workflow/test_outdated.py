@@ -48,6 +48,7 @@ def write_run(results: Path, study: dict[str, Any], seed: int = 0, **changes: An
         ({"milestones": [{"milestone_frames": 1000}]}, ["without milestones_frames 3000"]),
         ({"milestones": [], "status": "diverged"}, None),
         ({"milestones": None}, None),
+        ({"budget_frames": None, "milestones": []}, None),
     ],
 )
 def test_runs_that_are_not_as_the_study_says(

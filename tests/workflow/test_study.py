@@ -154,6 +154,21 @@ def test_a_key_that_is_there_twice_is_named(tmp_path: Path, text: str) -> None:
     check_files((ROOT / "config").rglob("*.yaml"))
 
 
+@pytest.mark.parametrize(
+    "text", ["a: &a {b: 1}\nc: {<<: *a, b: 2}\n", '{\n\t"a": 1,\n\t"b": {"a": 1}\n}']
+)
+def test_what_snakemake_reads_is_read(tmp_path: Path, text: str) -> None:
+    """Merged mappings have what they change twice, and JSON may have tabs."""
+    (tmp_path / "mine").write_text(text)
+    check_files([tmp_path / "mine"])
+
+
+def test_a_key_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("[1]: 2")
+    with pytest.raises(StudyError, match="unhashable key"):
+        check_files([tmp_path / "mine"])
+
+
 def test_a_game_without_references_is_refused_before_it_is_trained(tmp_path: Path) -> None:
     for folder in ("config", "analysis/reference"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
