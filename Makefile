@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 CORES ?= all
+# nproc takes OMP_NUM_THREADS for the number of cores.
+TEST_PROCESSES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 STUDY ?= demo
 CONFIG = $(if $(filter demo,$(STUDY)),config/config.yaml,config/studies/$(STUDY).yaml)
 BEGUN = $(or $(wildcard results/$(STUDY)/study.json),$(CONFIG))
@@ -49,8 +51,9 @@ lint: $(READY)
 	snakefmt --check .
 	snakemake --lint
 
+# One process a core, each from its end of the list: what files share is made once in each.
 test: lint
-	python -m pytest
+	python -m pytest --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist worksteal
 
 # Ray is large and only one method needs it, so `make test` skips what needs it.
 test-gorila: $(READY)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -109,14 +111,20 @@ def changed_settings(study: Mapping[str, Any], method: str, root: Path) -> dict[
 
     Two studies that say the same of a method say it in the same words.
     """
-    file = yaml.safe_load((root / method_file(method)).read_text())
+    file = _parsed((root / method_file(method)).read_text())
     return {k: v for k, v in sorted(settings(study, method).items()) if file.get(k) != v}
 
 
 def trained_with(study: Mapping[str, Any], method: str, root: Path) -> dict[str, Any]:
     """Return all that makes a run of `method` what it is: its file but the label, and overrides."""
-    file = yaml.safe_load((root / method_file(method)).read_text())
+    file = _parsed((root / method_file(method)).read_text())
     return {key: file[key] for key in file if key != "label"} | settings(study, method)
+
+
+@functools.cache
+def _parsed(text: str) -> Mapping[str, Any]:
+    """Return the values of a method file, parsed once: Snakemake asks for them for every job."""
+    return MappingProxyType(yaml.safe_load(text))
 
 
 def record(study: Mapping[str, Any], root: Path) -> dict[str, Any]:
