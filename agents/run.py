@@ -137,12 +137,35 @@ class Run:
         self.recent.extend(returns)
         self.episodes = len(self.log)
         self.milestones = saved["milestones"]
+        self._put_back_policies()
         self.frames_before = saved.get("frames_before", 0)
         self.earlier = saved["costs"]
         self.started_at = saved["started_at"]
         # A checkpoint from before these were kept has neither.
         self.commits = list(dict.fromkeys([*saved.get("commits", []), self.commit]))
         self.dirty = saved.get("dirty") or self.dirty
+
+    def _put_back_policies(self) -> None:
+        """Undo what a training with other settings or budget has written in this folder since.
+
+        Raises:
+            ResumeError: for a policy that it wrote over, and that has no copy.
+        """
+        for milestone in self.milestones:
+            path = self.out / milestone["policy"]
+            copy = self.resume_folder / milestone["policy"]
+            if path.exists():
+                found = checkpoint.load(path).get("settings_hash")
+                if found == self.spec.settings_hash():
+                    continue
+                if not copy.exists():
+                    raise checkpoint.ResumeError(
+                        f"{path}: is of another training: settings_hash {found!r}, this run's is "
+                        f"{self.spec.settings_hash()!r}, and it has passed that milestone. To "
+                        f"train it from the start, delete {self.resume_folder}"
+                    )
+            if copy.exists():
+                checkpoint.save(path, checkpoint.load(copy))
 
     def attempt_text(self) -> str:
         """Return one line on this attempt, for the log that has all of them."""
@@ -210,30 +233,30 @@ class Run:
             self.write_progress("running")
 
     def _keep_policy(self, milestone_frames: int) -> None:
-        path = self.out / "policies" / f"{milestone_frames}.pt"
+        name = f"policies/{milestone_frames}.pt"
         policy = self.training.policy()
-        for name, weights in policy.items():
+        for layer, weights in policy.items():
             if not torch.isfinite(weights).all():
-                raise Diverged(f"weights {name} are not finite")
-        checkpoint.save(
-            path,
-            {
-                "settings": dataclasses.asdict(self.spec.settings),
-                "settings_hash": self.spec.settings_hash(),
-                "game": self.spec.game,
-                "seed": self.spec.seed,
-                "protocol": self.spec.protocol.name,
-                "milestone_frames": milestone_frames,
-                "frames": self.training.frames,
-                "weights": policy,
-            },
-        )
+                raise Diverged(f"weights {layer} are not finite")
+        kept = {
+            "settings": dataclasses.asdict(self.spec.settings),
+            "settings_hash": self.spec.settings_hash(),
+            "game": self.spec.game,
+            "seed": self.spec.seed,
+            "protocol": self.spec.protocol.name,
+            "milestone_frames": milestone_frames,
+            "frames": self.training.frames,
+            "weights": policy,
+        }
+        # The copy is for when other settings or another budget are trained here, then these again.
+        for folder in (self.resume_folder, self.out):
+            checkpoint.save(folder / name, kept)
         self.milestones.append(
             {
                 "milestone_frames": milestone_frames,
                 "frames": self.training.frames,
                 "seconds": self.seconds(),
-                "policy": f"policies/{milestone_frames}.pt",
+                "policy": name,
             }
         )
         self.milestones.sort(key=lambda milestone: milestone["milestone_frames"])

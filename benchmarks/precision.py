@@ -46,7 +46,7 @@ def recent_returns(path: Path) -> pd.DataFrame:
 def load(results: Path) -> list[dict[str, Any]]:
     """Return the runs of both studies: precision, seed, settings, curve and evaluations.
 
-    `ValueError` where the runs differ in more than their precision.
+    `ValueError` where a precision has no run, or the runs differ in more than their precision.
     """
     runs = []
     for folder in sorted(
@@ -67,6 +67,11 @@ def load(results: Path) -> list[dict[str, Any]]:
                 "evaluations": evaluations,
             }
         )
+    if lacking := sorted(set(STYLES) - {run["precision"] for run in runs}):
+        raise ValueError(
+            f"results: {results} has no run of {METHOD} on {GAME} in {' or '.join(lacking)}; "
+            f"expected in the studies {', '.join(STUDIES)}"
+        )
     others = [{k: v for k, v in run["settings"].items() if k != "precision"} for run in runs]
     for run, other in zip(runs, others, strict=True):
         different = sorted(k for k in other | others[0] if other.get(k) != others[0].get(k))
@@ -79,7 +84,13 @@ def load(results: Path) -> list[dict[str, Any]]:
 
 
 def markdown(runs: list[dict[str, Any]], milestone_frames: int) -> str:
-    """The table of the runs at `milestone_frames`."""
+    """The table of the runs at `milestone_frames`; `ValueError` where one has no evaluation."""
+    for run in runs:
+        if milestone_frames not in run["evaluations"]:
+            raise ValueError(
+                f"milestone_frames: {milestone_frames}: seed {run['seed']}, {run['precision']} "
+                f"has no evaluation there; allowed: {', '.join(map(str, run['evaluations']))}"
+            )
     million = f"{milestone_frames / 1e6:g}M"
     lines = [
         f"| precision | seed | last {WINDOW_EPISODES} training episodes at {million} frames "
@@ -128,7 +139,7 @@ def draw(runs: list[dict[str, Any]], limit_frames: int) -> Figure:
     return figure
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Read, check, draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.add_argument(
@@ -143,9 +154,12 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "results" / "benchmarks", help="folder (%(default)s)"
     )
-    options = parser.parse_args()
-    runs = load(options.results)
-    text = markdown(runs, options.milestone_frames)
+    options = parser.parse_args(arguments)
+    try:
+        runs = load(options.results)
+        text = markdown(runs, options.milestone_frames)
+    except ValueError as error:
+        parser.error(str(error))
     files.write_text(options.out / "precision.md", text)
     with plot_style.theme():
         plot_style.save(draw(runs, options.milestone_frames), options.out, "precision")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import CPU_ONLY, FRAMES_PER_STEP
-from workflow.study import trained_with
+from workflow.study import UNTRAINED, trained_with
 
 BASE_MB = 4000  # one process takes up to 1.5 GB, REINFORCE's with its whole episodes
 WORKER_MB = 250  # of A3C; 16 take 4.3 to 6.0 GB where the pages that they share count for each
@@ -38,6 +38,6 @@ def memory_mb(study: Mapping[str, Any], method: str, root: Path) -> int:
 
 
 def device(study: Mapping[str, Any], method: str, root: Path) -> str:
-    """Return the study's device, or "cpu" for a method that trains nowhere else."""
+    """Return the study's device, or "cpu" for a method that trains nowhere else, or not at all."""
     topology = trained_with(study, method, root)["topology"]
-    return "cpu" if topology in CPU_ONLY else study["device"]
+    return "cpu" if topology in {*CPU_ONLY, UNTRAINED} else study["device"]

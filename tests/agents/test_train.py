@@ -266,6 +266,46 @@ def test_a_run_stopped_between_milestones_keeps_both(
     assert [(m["milestone_frames"], m["frames"]) for m in kept] == [(1600, 1600), (3200, 3200)]
 
 
+def test_another_budget_and_back_leaves_each_its_policies(tmp_path: Path) -> None:
+    """The learning rate falls over the budget: at 1600 frames these are two trainings."""
+
+    def policies(milestones_frames: str) -> dict[int, torch.Tensor]:
+        """Train by the command, as Snakemake does: without the record of before."""
+        (tmp_path / "run.json").unlink(missing_ok=True)
+        assert train.main(arguments(tmp_path, milestones_frames=milestones_frames)) == 0
+        record = json.loads((tmp_path / "run.json").read_text())
+        kept = {}
+        for milestone in record["milestones"]:
+            path = tmp_path / milestone["policy"]
+            policy, frames = checkpoint.load(path), milestone["milestone_frames"]
+            checkpoint.check_policy(policy, path, record, frames)
+            kept[frames] = policy["weights"]["policy.weight"]
+        return kept
+
+    first, second = policies("1600 3200"), policies("1600 4800")
+    assert not torch.equal(first[1600], second[1600])
+    again = policies("1600 3200")
+    assert again.keys() == first.keys()
+    assert all(torch.equal(first[frames], again[frames]) for frames in first)
+
+
+def test_a_policy_that_was_written_over_and_has_no_copy_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a run from before copies were kept."""
+    for milestones in ("1600 3200", "1600 4800"):
+        (tmp_path / "run.json").unlink(missing_ok=True)
+        assert train.main(arguments(tmp_path, milestones_frames=milestones)) == 0
+    (tmp_path / "run.json").unlink()
+    for copy in tmp_path.glob("resume/*/policies/1600.pt"):
+        copy.unlink()
+    assert train.main(arguments(tmp_path)) != 0
+    error = capsys.readouterr().err
+    assert "policies/1600.pt: is of another training: settings_hash" in error
+    assert "To train it from the start, delete " in error
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_reinforce_stops_within_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, not when its episodes are over; what it had begun of them is played again."""
     sets = '{"network":"mnih2013","lanes":2,"episodes_per_update":3}'

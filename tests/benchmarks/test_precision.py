@@ -64,3 +64,29 @@ def test_runs_that_differ_in_more_are_refused(results: Path) -> None:
     write_run(results, "pong", 2, other, [1] * 100)
     with pytest.raises(ValueError, match="seed 2, bfloat16: lanes differ too; allowed: precision"):
         precision.load(results)
+
+
+@pytest.mark.parametrize(
+    ("study", "milestone", "message"),
+    [
+        ("pong", "1000", "has no run of a2c on pong in bfloat16"),
+        ("pong_float32", "1000", "has no run of a2c on pong in float32"),
+        ("", "2000", "milestone_frames: 2000: seed 1, bfloat16 has no evaluation there; allowed: "),
+    ],
+)
+def test_what_is_not_there_writes_no_table(
+    results: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    study: str,
+    milestone: str,
+    message: str,
+) -> None:
+    """`study` is taken away."""
+    if study:
+        (results / study).rename(tmp_path / "elsewhere")
+    options = ["--results", str(results), "--milestone-frames", milestone]
+    with pytest.raises(SystemExit):
+        precision.main([*options, "--out", str(tmp_path / "out")])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
