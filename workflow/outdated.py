@@ -43,21 +43,53 @@ class _Record:
             return []
         return [m for m in study["milestones_frames"] if m not in self.milestones_frames]
 
+    @property
+    def constant_rate(self) -> bool:
+        """Whether its learning rate does not fall over the budget: another budget goes on."""
+        return self.settings.get("learning_rate_schedule") == "constant"
+
+    def differences(self, asked: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
+        """Return a line for each thing that it has otherwise than the study."""
+        lines = self.others(asked)
+        milestones = study["milestones_frames"]
+        if lacking := self.lacking(study):
+            lines.append(f"without milestones_frames {', '.join(map(str, lacking))}")
+        ended_before = self.constant_rate and self.budget_frames in milestones
+        if not ended_before and self.budget_frames != milestones[-1] not in lacking:
+            lines.append(f"budget_frames {self.budget_frames}, now {milestones[-1]}")
+        return lines
+
 
 def outdated_runs(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
     """Return what finished runs in `results` have otherwise than the study: run -> one line each.
 
-    Settings, protocol, and milestones that are not there. A run that is as the study says is not
-    in it, nor one whose record does not say: `analysis.collect` refuses that.
+    Settings, protocol, budget, and milestones that are not there. A run that is as the study says
+    is not in it, nor one whose record does not say: `analysis.collect` refuses that.
     """
-    asked, found = _asked(study, root), {}
-    for run, record in _records(study, results):
-        lines = record.others(asked[run[0]])
-        if lacking := record.lacking(study):
-            lines.append(f"without milestones_frames {', '.join(map(str, lacking))}")
-        if lines:
-            found[run] = lines
-    return found
+    asked = _asked(study, root)
+    found = {
+        run: record.differences(asked[run[0]], study) for run, record in _records(study, results)
+    }
+    return {run: lines for run, lines in found.items() if lines}
+
+
+def trained_milestones(
+    study: Mapping[str, Any], results: Path, outdated: Runs
+) -> dict[tuple[str, str, int], list[int]]:
+    """Return the milestones of finished runs that have all of the study's, and its budget.
+
+    Of runs that are not `outdated`. They may have more: a milestone taken out of the study is no
+    other training.
+    """
+    milestones = study["milestones_frames"]
+    return {
+        run: record.milestones_frames
+        for run, record in _records(study, results)
+        if record.finished
+        and run not in outdated
+        and record.budget_frames == milestones[-1]
+        and set(record.milestones_frames) >= set(milestones)
+    }
 
 
 def passed_milestones(study: Mapping[str, Any], results: Path, root: Path) -> Runs:
@@ -69,10 +101,7 @@ def passed_milestones(study: Mapping[str, Any], results: Path, root: Path) -> Ru
     for run, record in _records(study, results):
         passed = [m for m in record.lacking(study) if m < record.budget_frames]
         # Where the learning rate falls over the budget, another budget is another training.
-        same = (
-            record.settings.get("learning_rate_schedule") == "constant"
-            or record.budget_frames == study["milestones_frames"][-1]
-        )
+        same = record.constant_rate or record.budget_frames == study["milestones_frames"][-1]
         if passed and same and not record.others(asked[run[0]]) and record.state.exists():
             found[run] = [f"{', '.join(map(str, passed))}; its state is {record.state}"]
     return found

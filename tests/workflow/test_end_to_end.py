@@ -155,6 +155,7 @@ def test_edited_analysis_redoes_only_analysis(
         ("statistics={reps: 300}", {"study_json"} | ANALYSIS),
         ("selection={a2c: best}", {"study_json"} | ANALYSIS),
         ("evaluation={episodes: 3}", {"study_json", "evaluate_run"} | ANALYSIS),
+        ("milestones_frames=[4000]", {"study_json"} | ANALYSIS),
         (
             "milestones_frames=[2000,4000,6000]",
             {"train_run", "evaluate_run", "study_json"} | ANALYSIS,

@@ -18,6 +18,7 @@ from workflow.outdated import (
     outdated_text,
     passed_milestones,
     passed_text,
+    trained_milestones,
     unnamed_runs,
     unnamed_text,
 )
@@ -49,6 +50,15 @@ def write_run(results: Path, study: dict[str, Any], seed: int = 0, **changes: An
         ({"milestones": [], "status": "diverged"}, None),
         ({"milestones": None}, None),
         ({"budget_frames": None, "milestones": []}, None),
+        (
+            {"budget_frames": 1000, "milestones": [{"milestone_frames": 1000}]},
+            ["without milestones_frames 3000"],
+        ),
+        ({"budget_frames": 9000}, ["budget_frames 9000, now 3000"]),
+        (
+            {"budget_frames": 9000, "milestones": [], "status": "diverged"},
+            ["budget_frames 9000, now 3000"],
+        ),
     ],
 )
 def test_runs_that_are_not_as_the_study_says(
@@ -61,6 +71,38 @@ def test_runs_that_are_not_as_the_study_says(
     assert found == expected
     if lines:
         assert f"  a2c/pong/0: {'; '.join(lines)}\n" in outdated_text(tmp_path, found)
+
+
+@pytest.mark.parametrize(("budget_frames", "other"), [(1000, False), (3000, False), (4000, True)])
+def test_a_constant_rate_may_have_ended_at_a_milestone_before(
+    tmp_path: Path, budget_frames: int, other: bool
+) -> None:
+    """As `analysis.collect` has it: diverged on the way to one of the study's milestones."""
+    overrides = {"a2c": {"learning_rate_schedule": "constant"}}
+    study = load(changed(overrides=overrides), ROOT)
+    write_run(tmp_path, study, budget_frames=budget_frames, status="diverged")
+    lines = [f"budget_frames {budget_frames}, now 3000"]
+    assert outdated_runs(study, tmp_path, ROOT) == ({("a2c", "pong", 0): lines} if other else {})
+
+
+@pytest.mark.parametrize(
+    ("milestones", "changes", "kept"),
+    [
+        ([1000, 3000], {}, True),
+        ([3000], {}, True),
+        ([1000], {}, False),  # another budget
+        ([1000, 2000, 3000], {}, False),
+        ([3000], {"status": "diverged"}, False),
+        ([3000], {"settings": {"gamma": 0.98}}, False),
+    ],
+)
+def test_milestones_that_a_run_was_trained_with(
+    tmp_path: Path, milestones: list[int], changes: dict[str, Any], kept: bool
+) -> None:
+    write_run(tmp_path, load(changed(), ROOT), **changes)
+    study = load(changed(milestones_frames=milestones), ROOT)
+    found = trained_milestones(study, tmp_path, outdated_runs(study, tmp_path, ROOT))
+    assert found == ({("a2c", "pong", 0): [1000, 3000]} if kept else {})
 
 
 @pytest.mark.parametrize(

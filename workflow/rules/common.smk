@@ -10,6 +10,7 @@ from workflow.outdated import (
     outdated_text,
     passed_milestones,
     passed_text,
+    trained_milestones,
     unnamed_runs,
     unnamed_text,
 )
@@ -65,6 +66,7 @@ def of_study(pattern):
 if PASSED := passed_milestones(STUDY, Path(RESULTS), CODE):
     raise WorkflowError(passed_text(Path(RESULTS), PASSED))
 OUTDATED = outdated_runs(STUDY, Path(RESULTS), CODE)
+TRAINED_MILESTONES = trained_milestones(STUDY, Path(RESULTS), OUTDATED)
 OUTDATED_EVALUATIONS = outdated_evaluations(STUDY, Path(RESULTS))
 if OUTDATED or OUTDATED_EVALUATIONS:
     logger.warning(outdated_text(Path(RESULTS), OUTDATED, OUTDATED_EVALUATIONS))
@@ -77,6 +79,12 @@ onerror:
         f"Trainings that were stopped or failed continue from their last resume state with the same command. Output: {LOGS};"
         f" progress: python -m analysis.status {RESULTS}"
     )
+
+
+def milestones(wildcards):
+    """Those of the study, or of a run that has them all: one fewer in the study trains nothing again."""
+    run = wildcards.method, wildcards.game, int(wildcards.seed)
+    return TRAINED_MILESTONES.get(run, STUDY["milestones_frames"])
 
 
 def method_file(wildcards):

@@ -29,7 +29,7 @@ rule train_run:
         trained_with=lambda wildcards: json.dumps(
             trained_with(STUDY, wildcards.method, CODE), sort_keys=True
         ),
-        milestones=STUDY["milestones_frames"],
+        milestones=milestones,
         protocol=STUDY["protocol"],
         out=subpath(output.run, parent=True),
     shell:
