@@ -26,6 +26,7 @@ from typing import Any
 from agents import files, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "results" / "benchmarks"
 ENVIRONMENTS = ROOT / ".benchmarks"
 LAYOUTS = ("per_core", "all_cores")
 SMALL = {"network": "mnih2013"}
@@ -284,7 +285,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure and write speed.json and speed.md."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
@@ -304,9 +305,15 @@ def main() -> int:
     )
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "results" / "benchmarks", help="folder (%(default)s)"
+        "--out", type=Path, help=f"folder ({RECORD}; a part of the cases needs another)"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    part = options.no_peers or options.cases != [""] or set(options.layouts) != set(LAYOUTS)
+    out = (options.out or RECORD).resolve()
+    if part and out == RECORD:
+        parser.error(
+            f"out: only some cases are asked for, and {RECORD} has all; name another folder"
+        )
     cases = [
         case
         for case in _ours() + ([] if options.no_peers else PEERS)
@@ -342,8 +349,8 @@ def main() -> int:
         "rows": summarise(cases, samples, cores),
         "samples": {" | ".join(key): found for key, found in samples.items()},
     }
-    files.write_json(options.out / "speed.json", report)
-    files.write_text(options.out / "speed.md", markdown(report))
+    files.write_json(out / "speed.json", report)
+    files.write_text(out / "speed.md", markdown(report))
     print(markdown(report))
     return 0
 

@@ -154,11 +154,28 @@ def test_cases_run(name: str, sets: dict[str, int]) -> None:
     assert found["peak_memory_bytes"] > 50e6
 
 
-def test_an_unknown_case_is_named() -> None:
-    command = [sys.executable, "-m", "benchmarks.speed", "--cases", "a9c"]
+def test_an_unknown_case_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.speed", "--cases", "a9c", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cases: ['a9c']: none has such a name; known: retable emulator" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "part", [["--cases", "emulator"], ["--layouts", "per_core"], ["--no-peers"]]
+)
+@pytest.mark.parametrize("out", [[], ["--out", str(speed.RECORD)]])
+def test_a_part_of_the_cases_does_not_replace_the_record(
+    part: list[str],
+    out: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(speed, "install", lambda *_: pytest.fail("installed"))
+    with pytest.raises(SystemExit):
+        speed.main([*part, *out])
+    assert "out: only some cases are asked for" in capsys.readouterr().err
 
 
 def test_a_failed_case_leaves_nobody_running(
