@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
-from agents import atari, machine, methods
+from agents import atari, layers, machine, methods
 from agents.actor_critic import RolloutWorker
 from agents.config import FRAMES_PER_STEP, MethodSettings, load_method
 from agents.experience_replay import ExperienceReplay
@@ -27,11 +28,11 @@ from agents.optim import rmsprop_step
 from agents.usage import usage
 
 METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
-PARTS = ("emulator", "inference", "learning", "plain_learning")
-REPLAY_PARTS = ("q_inference", "q_learning")
+PARTS = ("emulator", "inference", "learning", "plain_learning", "arithmetic")
+REPLAY_PARTS = ("q_inference", "q_learning", "q_arithmetic")
 
 
-def rate(step: Callable[[], int], seconds: float, warmup_seconds: float) -> dict[str, float]:
+def rate(step: Callable[[], float], seconds: float, warmup_seconds: float) -> dict[str, float]:
     """Call `step`, which returns the frames it was worth, for `seconds` after a warm-up."""
     begin = time.perf_counter()
     while time.perf_counter() - begin < warmup_seconds:
@@ -134,6 +135,35 @@ def q_learning(training: ExperienceReplay) -> Callable[[], int]:
     def step() -> int:
         training.learn(batch)
         return settings.decisions_per_update * FRAMES_PER_STEP
+
+    return step
+
+
+def arithmetic(worker: RolloutWorker) -> Callable[[], float]:
+    """The operations of `inference` and `learning`, all in products of large matrices."""
+    return _products([inference(worker), learning(worker)], worker.network)
+
+
+def q_arithmetic(training: ExperienceReplay) -> Callable[[], float]:
+    """The operations of `q_inference` and `q_learning`, all in products of large matrices."""
+    return _products([q_inference(training), q_learning(training)], training.network)
+
+
+def _products(steps: list[Callable[[], int]], network: nn.Module) -> Callable[[], float]:
+    """One product of two 1024x1024 matrices, worth the frames that the steps make of as much."""
+    operations_per_frame = 0.0
+    for step in steps:
+        with FlopCounterMode(display=False) as counter:
+            frames = step()
+        operations_per_frame += counter.get_total_flops() / frames
+    generator = torch.Generator().manual_seed(0)
+    dtype = layers.operand_dtype(next(p for p in network.parameters() if p.dim() == 2))
+    left, right = (torch.randn(1024, 1024, generator=generator).to(dtype) for _ in range(2))
+    product = torch.empty_like(left)
+
+    def step() -> float:
+        torch.mm(left, right, out=product)
+        return 2 * 1024**3 / operations_per_frame
 
     return step
 

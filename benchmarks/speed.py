@@ -106,7 +106,7 @@ def _ours() -> list[Case]:
     one = ("per_core",)
     cases = [Case("emulator")]
     for settings in ({}, BFLOAT16, SMALL, SMALL | BFLOAT16):
-        cases += [Case(part, settings, layouts=one) for part in ROLLOUT_PARTS]
+        cases += [Case(part, settings, layouts=one) for part in (*ROLLOUT_PARTS, "arithmetic")]
         layouts = one if settings == SMALL else LAYOUTS
         cases.append(Case("a2c", settings, limited=True, layouts=layouts))
     cases.append(Case("plain_learning", layouts=one))
@@ -123,7 +123,7 @@ def _ours() -> list[Case]:
         cases.append(Case(method, limited=True, layouts=one))
     for settings in ({}, BFLOAT16, SMALL | BFLOAT16):
         settings = SB3_DQN | settings
-        cases += [Case(part, settings, layouts=one) for part in REPLAY_PARTS]
+        cases += [Case(part, settings, layouts=one) for part in (*REPLAY_PARTS, "q_arithmetic")]
         layouts = one if SMALL.items() <= settings.items() else LAYOUTS
         cases.append(Case("dqn", settings, limited=True, layouts=layouts))
     return cases
@@ -276,7 +276,9 @@ def markdown(report: dict[str, Any]) -> str:
         "are emulator frames. The limit is 1 / (1/emulator + 1/inference + 1/learning) of a core, "
         "each part alone and as measured in this run, with the row's network, A3C-LSTM's with its "
         "LSTM, and A2C's batch; DQN's has `q_inference` and `q_learning`; with all cores it is as "
-        "many times that. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
+        "many times that. `arithmetic` and `q_arithmetic` are what A2C and DQN multiply and add to "
+        "act and learn, in products of 1024x1024 matrices of the row's precision: kernels can hardly "
+        "be faster. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
         "Peers compute in float32 whatever the row's precision, and PFRL has 16 workers of one "
         "emulator whatever the row's. A3C's memory counts the pages that its workers share once "
         "for each of them.",

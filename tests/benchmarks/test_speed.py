@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import speed
+from agents import atari
+from agents.config import load_method
+from agents.experience_replay import ExperienceReplay
+from benchmarks import cases, speed
 
 
 def sample(rate: float) -> dict[str, float]:
@@ -86,10 +90,10 @@ def test_the_limit_of_dqn_is_of_its_own_batches() -> None:
 
 
 def test_every_limit_has_its_parts_in_the_benchmark() -> None:
-    cases = {(case.key, layout) for case in speed._ours() for layout in case.layouts}
+    known = {(case.key, layout) for case in speed._ours() for layout in case.layouts}
     for case in speed._ours():
         if case.limited:
-            assert {(part.key, "per_core") for part in case.parts()} <= cases, case.key
+            assert {(part.key, "per_core") for part in case.parts()} <= known, case.key
 
 
 @pytest.mark.parametrize(
@@ -136,11 +140,13 @@ def test_table_shows_what_was_measured() -> None:
         ("inference", {}),
         ("learning", {}),
         ("plain_learning", {}),
+        ("arithmetic", {}),
         ("a2c", {}),
         ("inference", {"lstm_cells": 256}),
         ("learning", {"lstm_cells": 256}),
         ("q_inference", {"replay_capacity_steps": 1000}),
         ("q_learning", {"replay_capacity_steps": 1000, "learning_starts_frames": 400}),
+        ("q_arithmetic", {"replay_capacity_steps": 1000, "learning_starts_frames": 400}),
     ],
 )
 def test_cases_run(name: str, sets: dict[str, int]) -> None:
@@ -152,6 +158,29 @@ def test_cases_run(name: str, sets: dict[str, int]) -> None:
     assert found["frames"] > 0
     assert found["frames_per_second"] > 0
     assert found["peak_memory_bytes"] > 50e6
+
+
+def test_arithmetic_is_that_of_the_layers() -> None:
+    """By hand: a multiplication and an addition for each weight that each output has."""
+    settings = {"replay_capacity_steps": 1000, "learning_starts_frames": 400}
+    method = load_method(cases.METHODS / "dqn.yaml", settings)
+    convolutions = [20 * 20 * 32 * 8 * 8 * 4, 9 * 9 * 64 * 4 * 4 * 32, 7 * 7 * 64 * 3 * 3 * 64]
+    linear = [3136 * 512, 512 * 6]
+    forward = 2 * sum(convolutions + linear)
+    # The batch of 32: forward in both networks, the weights' gradient, and that of all inputs but
+    # the pixels; of the last layer's gradient only the actions taken.
+    learning = 32 * (4 * forward - 2 * convolutions[0])
+    with tempfile.TemporaryDirectory() as folder:
+        training = ExperienceReplay(
+            method,
+            lambda lanes: atari.AtariLanes("pong", lanes, atari.protocol("noop"), 1),
+            0,
+            10**12,
+            folder=Path(folder),
+        )
+        frames = cases.q_arithmetic(training)()
+    # Four decisions, of four frames each, act and then learn once.
+    assert 2 * 1024**3 / frames == pytest.approx((4 * forward + learning) / 16, rel=1e-3)
 
 
 def test_an_unknown_case_is_named(tmp_path: Path) -> None:
