@@ -277,8 +277,8 @@ def markdown(report: dict[str, Any]) -> str:
         "each part alone and as measured in this run, with the row's network, A3C-LSTM's with its "
         "LSTM, and A2C's batch; DQN's has `q_inference` and `q_learning`; with all cores it is as "
         "many times that. `arithmetic` and `q_arithmetic` are what A2C and DQN multiply and add to "
-        "act and learn, in products of 1024x1024 matrices of the row's precision: about what kernels "
-        "can reach. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
+        "act and learn, in products of 1024x1024 matrices of the row's precision: about what "
+        "kernels can reach. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
         "Peers compute in float32 whatever the row's precision, and PFRL has 16 workers of one "
         "emulator whatever the row's. A3C's memory counts the pages that its workers share once "
         "for each of them.",
