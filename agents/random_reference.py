@@ -1,8 +1,9 @@
 """Random play as the published random agent: `python -m agents.random_reference --help`.
 
 Mnih et al. 2015: an action "at 10 Hz which is every sixth frame, repeating its last action on
-intervening frames", up to 30 no-ops, 30 episodes of at most 5 minutes. Writes one row per episode;
-`analysis.random57` sets it beside play under the protocol of the studies and the published scores.
+intervening frames", up to 30 no-ops (here 0 to 29), 30 episodes of at most 5 minutes. Writes one
+row per episode; `analysis.random57` sets it beside play under the protocol of the studies and the
+published scores.
 """
 
 from __future__ import annotations

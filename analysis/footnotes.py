@@ -56,8 +56,8 @@ def notes(
         f"study only{_game_list(study)}: `incomplete` without a score in each of them. "
         f"{_all_games_text(table)}{IQM_TEXT}",
         "Published rows under human starts are normalised with human-starts references, each under "
-        "the rule that comes nearest to its printed value; all rules side by side: the published "
-        "tables (`snakemake published`). Human starts are not public, so rows trained here are "
+        "the rule that comes nearest to its printed value; all rules side by side: "
+        "results/reference/rules.md. Human starts are not public, so rows trained here are "
         "measured under another protocol than these and compare only roughly.",
         *_noop_notes(study, table),
         f"{'Measured' if study.only_random_play else 'Trained'} here: "

@@ -81,7 +81,7 @@ def main() -> None:
     agent = a3c.A3C(
         model,
         optimizer,
-        t_max=5,
+        t_max=20,  # as config/methods/a3c_ff.yaml has it
         gamma=0.99,
         beta=1e-2,
         phi=lambda frames: np.asarray(frames, np.float32) / 255,
