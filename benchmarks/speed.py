@@ -280,7 +280,7 @@ def markdown(report: dict[str, Any]) -> str:
         "act and learn, in products of 1024x1024 matrices of the row's precision: about what "
         "kernels can reach. `plain_learning` is PyTorch's own layers, autograd and RMSprop. "
         "Times its peer: the median over the rounds of the ratio within a round. DQN has a memory "
-        "of 100,000 frames, and four lanes where Stable-Baselines3 has one environment. Peers "
+        "of 100,000 decisions, and four lanes where Stable-Baselines3 has one environment. Peers "
         "compute in float32 whatever the row's precision, and PFRL has 16 workers of one emulator "
         "whatever the row's, and updates as often. A3C's memory counts the pages that its workers "
         "share once for each of them.",
