@@ -24,6 +24,7 @@ from agents.lanes import TrainingLanes
 from agents.networks import build_network
 from agents.optim import DTYPES, FlatParameters
 from agents.seeding import derive_seed
+from agents.shares import shares
 
 
 def sample_actions(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -56,15 +57,21 @@ RETURN_ESTIMATES = {"n_step": _n_step, "one_step": _one_step}
 class RolloutWorker:
     """Lanes, a network and the gradient of a rollout. Serial, lockstep and A3C alike.
 
+    It may be several workers of A3C together: they act in one batch, with the same weights, and
+    each has as many of the lanes, neighbours, a random stream and a gradient of its own.
+
     Args:
         settings: of the method.
         env: lanes as `atari.AtariLanes`.
         run_seed: the run's seed.
-        name: names this worker's random stream ("worker", 3).
+        names: of the workers' random streams, [("worker", 3), ("worker", 4)]; of one by default.
         first_lane: number of its first lane among all lanes of the run.
-        drawn_lanes: for how many lanes the random stream is, where others have the same one and
+        drawn_lanes: for how many lanes a random stream is, where others have the same one and
             this worker takes what is for its own lanes; by default it is for them alone.
         device: "cpu" or "cuda".
+
+    Attributes:
+        workers: how many they are.
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class RolloutWorker:
         settings: Settings,
         env: Any,
         run_seed: int,
-        name: tuple[str | int, ...] = (),
+        names: Sequence[tuple[str | int, ...]] = ((),),
         first_lane: int = 0,
         drawn_lanes: int | None = None,
         device: str = "cpu",
@@ -92,12 +99,17 @@ class RolloutWorker:
         self.flat = FlatParameters(self.network, dtype, device)
         self._estimate = choose("return_estimate", settings.return_estimate, RETURN_ESTIMATES)
         # Drawn on the CPU on every device: the same numbers whatever trains.
-        self.generator = torch.Generator().manual_seed(derive_seed(run_seed, "actions", *name))
+        self._generators = [
+            torch.Generator().manual_seed(derive_seed(run_seed, "actions", *name)) for name in names
+        ]
         steps, lanes = settings.rollout_steps, env.lanes
+        self.workers = len(names)
+        self._lanes_of = shares(lanes, self.workers)  # of each worker
+        per_worker = lanes // self.workers
         first_drawn = 0 if drawn_lanes is None else first_lane
-        self._drawn = steps, drawn_lanes or lanes
+        self._drawn = steps, drawn_lanes or per_worker
         self._loss_divisor = loss_divisor(settings.loss_reduction, math.prod(self._drawn))
-        self._own_lanes = slice(first_drawn, first_drawn + lanes)
+        self._kept_draws = slice(first_drawn, first_drawn + per_worker)
         # Of each step, and of what follows the last.
         self._stacks = stacks.empty(
             (steps + 1, lanes, *env.observation_shape), pin_memory=self.device.type == "cuda"
@@ -111,12 +123,13 @@ class RolloutWorker:
         self._state = self.network.initial_state(lanes)
         self._rollout_state = self._state
         self._outputs: list[Any] = [None] * steps  # of the network's layers, per step
+        self._v_end = torch.zeros(lanes)  # V of the states after the rollout
         self._begun = False
 
     @property
     def frames_per_rollout(self) -> int:
-        """Emulator frames of one rollout over all lanes."""
-        return self._actions.numel() * FRAMES_PER_STEP
+        """Emulator frames of one rollout of a worker, over its lanes."""
+        return self._actions.numel() // self.workers * FRAMES_PER_STEP
 
     def _masked_state(self) -> tuple[Tensor, Tensor] | None:
         if self._state is None or not self._starts.any():
@@ -132,8 +145,8 @@ class RolloutWorker:
             self._begin(self.lanes.start())
         self._stacks[0].copy_(self._stacks[-1])
         self._rollout_state = self._state
-        uniform = torch.rand(self._drawn, generator=self.generator)[:, self._own_lanes]
-        uniform = uniform.to(self.device)
+        drawn = [torch.rand(self._drawn, generator=each) for each in self._generators]
+        uniform = torch.cat([each[:, self._kept_draws] for each in drawn], dim=1).to(self.device)
         starts, played, bonuses = [], [], {}
         # What is known only at the end of a step is put into tensors at the end of the rollout:
         # with few lanes each small operation counts.
@@ -163,6 +176,7 @@ class RolloutWorker:
             ended |= life_lost
         torch.mul(~ended, settings.gamma, out=self._discounts)
         self._keep.copy_(torch.from_numpy(~np.stack(starts)))
+        self._v_end = self._value_of_next()
 
     def _begin(self, observation: NDArray[np.uint8]) -> None:
         self._stacks[-1].copy_(torch.from_numpy(observation))
@@ -179,27 +193,31 @@ class RolloutWorker:
         observation = self._stacks[-1].to(self.device, non_blocking=True)
         return self.network(observation, self._masked_state())[1]
 
-    def backward(self) -> Tensor:
-        """Leave the gradient of the rollout's loss in `flat.gradient`; return the loss (0-d).
+    def backward(self, worker: int = 0) -> Tensor:
+        """Leave the gradient of a worker's loss in `flat.gradient`; return the loss (0-d).
 
         L = policy loss + c_v value loss - beta entropy, summed or averaged over T B steps, of all
-        lanes that share the random stream: what their workers find adds up.
+        lanes that share the random stream: what their workers find adds up. The weights are to be
+        those that have played the rollout.
         """
-        settings = self.settings
-        rewards, discounts = self._rewards.to(self.device), self._discounts.to(self.device)
-        v_end = self._value_of_next()
+        settings, own = self.settings, self._lanes_of[worker]
+        rewards = self._rewards[:, own].to(self.device)
+        discounts = self._discounts[:, own].to(self.device)
         self.flat.gradient.zero_()
         start = self._rollout_state  # made in inference mode: only a clone may enter autograd
         logits, values = self.network.unroll(
-            self._observations.to(self.device, non_blocking=True),
-            None if start is None else tuple(part.clone() for part in start),
-            self._keep.to(self.device),
+            self._observations[:, own].to(self.device, non_blocking=True),
+            None if start is None else tuple(part[own].clone() for part in start),
+            self._keep[:, own].to(self.device),
             # A GPU is quicker with one batch of its own than with what many small ones left.
-            None if self.device.type == "cuda" else self._outputs,
+            None
+            if self.device.type == "cuda"
+            else [[part[own] for part in outputs] for outputs in self._outputs],
         )
         v = values.detach().view_as(rewards)
-        estimate = self._estimate(settings, rewards, discounts, v, v_end).flatten()
-        log_pi = targets.action_log_probability(logits, self._actions.to(self.device).flatten())
+        estimate = self._estimate(settings, rewards, discounts, v, self._v_end[own]).flatten()
+        actions = self._actions[:, own].to(self.device).flatten()
+        log_pi = targets.action_log_probability(logits, actions)
         loss = (
             targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
             + settings.value_loss_weight * targets.value_loss(values, estimate)
@@ -209,22 +227,30 @@ class RolloutWorker:
         loss.backward()
         return loss.detach()
 
-    def state(self) -> dict[str, Any]:
-        """Everything but the weights that the next rollout depends on, without tensors.
+    def states(self) -> list[dict[str, Any]]:
+        """Of each worker, all but the weights that its next rollout depends on, without tensors.
 
         A tensor sent through a pipe would keep its sender's memory open.
         """
-        return {
+        state = {
             "lanes": self.lanes.state(),
-            "generator": bytes(self.generator.get_state().tolist()),
             "starts": self._starts.tolist(),
             "lstm": None if self._state is None else [part.tolist() for part in self._state],
         }
+        return [
+            {
+                **state_of_lanes(state, own),
+                "generator": bytes(generator.get_state().tolist()),
+            }
+            for own, generator in zip(self._lanes_of, self._generators, strict=True)
+        ]
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; the lanes replay their episodes."""
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Continue where each worker's state was taken; the lanes replay their episodes."""
+        state = join_states(states)
         self._begin(self.lanes.restore(state["lanes"]))
-        self.generator.set_state(torch.tensor(list(state["generator"]), dtype=torch.uint8))
+        for generator, each in zip(self._generators, states, strict=True):
+            generator.set_state(torch.tensor(list(each["generator"]), dtype=torch.uint8))
         self._starts = np.array(state["starts"])
         if state["lstm"] is not None:
             self._state = tuple(
@@ -234,15 +260,15 @@ class RolloutWorker:
 
 
 def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the state of one worker that has the lanes of all, whose random stream is the same."""
+    """Return the state of all lanes, with the first one's random stream if they have one."""
 
     def joined(lists: Iterable[list[Any]]) -> list[Any]:
         return list(chain.from_iterable(lists))
 
     first = states[0]
     return {
+        **first,
         "lanes": {key: joined(s["lanes"][key] for s in states) for key in first["lanes"]},
-        "generator": first["generator"],
         "starts": joined(s["starts"] for s in states),
         "lstm": first["lstm"]
         and [joined(parts) for parts in zip(*(s["lstm"] for s in states), strict=True)],
@@ -252,8 +278,8 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def state_of_lanes(state: dict[str, Any], own: slice) -> dict[str, Any]:
     """Return the state of a worker that has only the lanes `own` of those in `state`."""
     return {
+        **state,
         "lanes": {key: values[own] for key, values in state["lanes"].items()},
-        "generator": state["generator"],
         "starts": state["starts"][own],
         "lstm": state["lstm"] and [part[own] for part in state["lstm"]],
     }

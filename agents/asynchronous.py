@@ -1,4 +1,4 @@
-"""Topology `async`: A3C, actor-learner processes that share weights without locks."""
+"""Topology `async`: A3C, actor-learners whose processes share weights without locks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from agents.lanes import FinishedEpisode
 from agents.optim import clip_gradient, rmsprop_step
 from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
+from agents.shares import shares
 from agents.training import Training
 from agents.usage import usage
 
@@ -39,10 +40,15 @@ class _Shared:
 class Asynchronous(Training):
     """A3C; see `training.Training` for the interface.
 
-    Schedule `async`: every worker is a process and updates the shared weights whenever its
-    rollout is done, so two runs of one seed differ. Schedule `round_robin`: the same workers
-    take turns in this process, which is exact. A checkpoint of `async` is taken while every
-    worker stands still between two of its turns.
+    Schedule `async`: the workers are divided among `processes`, which update the shared weights
+    whenever their rollouts are done. Those of one process act in one batch: they read the weights
+    at the same moment, and then each updates them, one after the other. With as many processes as
+    workers each worker is on its own, as in the paper. Two runs of one seed differ, but with one
+    process, which is exact. A checkpoint is taken while every process stands still between two
+    turns; another number of processes can go on from it.
+
+    Schedule `round_robin`: the workers take turns in this process, each with the weights that the
+    one before has left.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Asynchronous(Training):
         run_seed: int,
         budget_frames: int,
         device: str = "cpu",
+        processes: int = 1,
     ) -> None:
         if device != "cpu":
             raise ValueError(f"device: {device!r}; topology async runs on: cpu")
@@ -60,16 +67,17 @@ class Asynchronous(Training):
         self._make_lanes = make_lanes
         self._run_seed = run_seed
         self._workers: list[RolloutWorker] = []
+        self._workers_of = shares(settings.workers, processes)  # of each process
         self._children: list[Child] = []
-        self._paused: dict[int, dict[str, Any]] = {}
-        self._begun = 0  # workers whose lanes are where they were
+        self._paused: dict[int, list[dict[str, Any]]] = {}  # by process, its workers' states
+        self._begun = 0  # processes whose lanes are where they were
         self._start_states: list[dict[str, Any]] | None = None
         self._pending: list[FinishedEpisode] = []
         self._frames_seen = 0
         self._still_seconds = 0.0
-        self._core_seconds = [0.0] * settings.workers
-        self._peak_memory = [0] * settings.workers
-        self._layout = self._build_worker(0).flat
+        self._core_seconds = [0.0] * processes
+        self._peak_memory = [0] * processes
+        self._layout = self._build_worker(slice(0, 1)).flat
         self.shared = _Shared(self._layout.master, settings.workers)
 
     @property
@@ -77,22 +85,32 @@ class Asynchronous(Training):
         """Frames trained on, over all workers."""
         return int(self.shared.frames.sum())
 
-    def _build_worker(self, index: int) -> RolloutWorker:
+    def _build_worker(self, own: slice) -> RolloutWorker:
+        """Return the workers of the numbers `own`, together."""
         per_worker = self.settings.lanes_per_worker
         return RolloutWorker(
             self.settings,
-            self._make_lanes(per_worker),
+            self._make_lanes((own.stop - own.start) * per_worker),
             self._run_seed,
-            ("worker", index),
-            first_lane=index * per_worker,
+            [("worker", index) for index in range(own.start, own.stop)],
+            first_lane=own.start * per_worker,
         )
 
-    def _turn(self, index: int, worker: RolloutWorker) -> None:
-        """One rollout of one worker with the shared weights, and its update of them."""
-        shared, settings = self.shared, self.settings
-        worker.flat.publish(shared.weights)
+    def _turn(self, first: int, worker: RolloutWorker) -> None:
+        """One rollout with the shared weights, and their update by each worker, `first` and on."""
+        worker.flat.publish(self.shared.weights)
         worker.collect()
-        loss = worker.backward()
+        for number in range(worker.workers):
+            loss = worker.backward(number)
+            try:
+                self._update(worker, loss)
+            except Diverged as error:
+                raise Diverged(f"worker {first + number}: {error}") from None
+            self.shared.frames[first + number] += worker.frames_per_rollout
+
+    def _update(self, worker: RolloutWorker, loss: Tensor) -> None:
+        """Update the shared weights by the gradient of a worker, whose loss is given."""
+        shared, settings = self.shared, self.settings
         gradient = worker.flat.gradient.float()  # in float32 the vector itself, the worker's own
         norm = clip_gradient(gradient, settings.gradient_norm_limit)
         require_finite(loss=loss, gradient_norm=norm)
@@ -106,7 +124,6 @@ class Asynchronous(Training):
             settings.rmsprop_epsilon_place,
             corrected_update(settings, self.frames // worker.frames_per_rollout),
         )
-        shared.frames[index] += worker.frames_per_rollout
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]:
         """One turn of every worker in order (`round_robin`), or about a second (`async`)."""
@@ -135,31 +152,32 @@ class Asynchronous(Training):
 
     def _workers_here(self) -> list[RolloutWorker]:
         if not self._workers:
-            self._workers = [self._build_worker(i) for i in range(self.settings.workers)]
-            for worker, state in zip(self._workers, self._start_states or [], strict=False):
-                worker.restore(state)
+            for index in range(self.settings.workers):
+                self._workers.append(self._build_worker(slice(index, index + 1)))
+                if self._start_states:
+                    self._workers[index].restore(self._start_states[index : index + 1])
         return self._workers
 
-    # --- schedule async: this process starts the workers, listens, and halts them to save
+    # --- schedule async: this process starts the others, listens, and halts them to save
 
     def _start_children(self) -> None:
-        for index in range(self.settings.workers):
-            state = self._start_states[index] if self._start_states else None
-            self._children.append(Child(f"A3C worker {index}", self._work, index, state))
+        for index, own in enumerate(self._workers_of):
+            self._children.append(Child(f"A3C process {index}", self._work, own))
 
-    def _work(self, parent: Parent, index: int, state: dict[str, Any] | None) -> None:
-        """A worker process: turns until told to pause, then its state, then wait for the word."""
-        worker = self._build_worker(index)
-        if state is not None and not parent.restored(worker.restore, state):
+    def _work(self, parent: Parent, own: slice) -> None:
+        """A process: turns until told to pause, then its workers' states, then a wait for "go"."""
+        worker = self._build_worker(own)
+        states = self._start_states
+        if states is not None and not parent.restored(worker.restore, states[own]):
             return
         parent.send(("begun",))
         shared = self.shared
         while parent.lives():
             if shared.pause or self.frames >= shared.limit_frames:
-                parent.send(("paused", worker.state(), *usage()))
+                parent.send(("paused", worker.states(), *usage()))
                 parent.receive()
             try:
-                self._turn(index, worker)
+                self._turn(own.start, worker)
             except Diverged as error:
                 parent.send(("diverged", str(error)))
                 return
@@ -168,7 +186,7 @@ class Asynchronous(Training):
                 parent.send(("finished", finished))
 
     def _receive(self, timeout_seconds: float) -> None:
-        """Take what the workers say; those that stand still go into `_paused`."""
+        """Take what the processes say; those that stand still go into `_paused`."""
         pipes = [child.pipe for child in self._children]
         ready = connection.wait(pipes, timeout_seconds)
         self._watch(timeout_seconds if not ready else 0.0)
@@ -180,13 +198,13 @@ class Asynchronous(Training):
             elif kind == "finished":
                 self._pending += content[0]
             elif kind == "diverged":
-                raise Diverged(f"worker {index}: {content[0]}")
+                raise Diverged(content[0])
             else:
-                state, self._core_seconds[index], self._peak_memory[index] = content
-                self._paused[index] = state
+                states, self._core_seconds[index], self._peak_memory[index] = content
+                self._paused[index] = states
 
     def _watch(self, silent_seconds: float) -> None:
-        """Raise when the workers that were not told to pause neither speak nor count frames.
+        """Raise when the processes that were not told to pause neither speak nor count frames.
 
         One that plays its episodes again, after a restore, does neither for a while.
         """
@@ -206,7 +224,7 @@ class Asynchronous(Training):
         self._paused = {}
 
     def _halt(self) -> None:
-        """Return when every worker stands still; they stay so until the next `advance`."""
+        """Return when every process stands still; they stay so until the next `advance`."""
         self.shared.pause.fill_(1)
         while len(self._paused) < len(self._children):
             self._receive(timeout_seconds=1.0)
@@ -223,9 +241,9 @@ class Asynchronous(Training):
         """Return weights, statistics and every worker's lanes, LSTM state and random state."""
         self._halt()
         if self._children:
-            workers = [self._paused[index] for index in range(self.settings.workers)]
+            workers = [state for index in sorted(self._paused) for state in self._paused[index]]
         else:
-            workers = [worker.state() for worker in self._workers_here()]
+            workers = [state for worker in self._workers_here() for state in worker.states()]
         return {
             "frames": self.shared.frames.clone(),
             "weights": self.shared.weights.clone(),
@@ -234,22 +252,22 @@ class Asynchronous(Training):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken: exact in turn, consistent in `async`."""
+        """Continue where `state` was taken: exact in turn and in one process, else consistent."""
         self.shared.frames.copy_(state["frames"])
         self.shared.weights.copy_(state["weights"])
         self.shared.square_average.copy_(state["square_average"])
         self._start_states = state["workers"]
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the processes."""
         for child in self._children:
-            child.kill()  # nothing of a worker's is lost: its state is in the last checkpoint
+            child.kill()  # nothing of a process is lost: its state is in the last checkpoint
         self._children, self._paused, self._begun = [], {}, 0
 
     def core_seconds_of_workers(self) -> float:
-        """CPU seconds of the worker processes up to their last standstill."""
+        """CPU seconds of the processes up to their last standstill."""
         return sum(self._core_seconds)
 
     def peak_memory_of_workers(self) -> int:
-        """Sum of the workers' peak resident bytes (pages they share are counted in each)."""
+        """Sum of the processes' peak resident bytes (pages they share are counted in each)."""
         return sum(self._peak_memory)

@@ -91,7 +91,7 @@ class LockstepSettings(PolicySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class AsyncSettings(PolicySettings):
-    """`workers` processes update shared weights without locks, or in turn (`round_robin`)."""
+    """`workers` update shared weights without locks, in processes, or in turn (`round_robin`)."""
 
     return_estimate: str = _choice("n_step", "one_step")
     loss_reduction: str = _choice("mean", "sum")

@@ -147,13 +147,13 @@ class Lockstep(Training):
         worker = self._build_worker(index)
         worker.flat.keep_gradient_in(self._gradients[index])
         states = self._start_states
-        if states is not None and not parent.restored(worker.restore, states[index]):
+        if states is not None and not parent.restored(worker.restore, [states[index]]):
             return
         parent.send("begun")
         while True:
             request, self.frames = parent.receive()
             if request == "state":
-                parent.send((worker.state(), *usage()))
+                parent.send((*worker.states(), *usage()))
                 continue
             worker.flat.publish(self.weights)
             try:
@@ -174,7 +174,7 @@ class Lockstep(Training):
             self._start_children()
         for child in self._children:
             child.send(("state", self.frames))
-        states = [self.worker.state()]
+        states = self.worker.states()
         for index, child in enumerate(self._children):
             state, self._core_seconds[index], self._peak_memory[index] = child.receive()
             states.append(state)
@@ -194,7 +194,7 @@ class Lockstep(Training):
         self._start_states = [
             actor_critic.state_of_lanes(state["worker"], own) for own in self._lanes
         ]
-        self.worker.restore(self._start_states[0])
+        self.worker.restore(self._start_states[:1])
 
     def close(self) -> None:
         """Stop the other processes."""

@@ -32,9 +32,11 @@ def divide(settings: MethodSettings, device: str, threads: int) -> tuple[int, in
     """Return how many processes share the lanes of a run that has `threads` cores, and the
     threads of each: of its emulators, and of the first one's arithmetic.
 
-    The others' arithmetic has one: a library with threads must not be forked. Topology `async` and
-    Gorila count their processes themselves; each has one thread.
+    The others' arithmetic has one: a library with threads must not be forked. A3C's have at least
+    one worker each. Gorila counts its processes itself; each has one thread.
     """
+    if settings.topology == "async":
+        return min(threads, settings.workers), 1
     if settings.topology in CPU_ONLY:
         return 1, 1
     if settings.topology == "lockstep" and device == "cpu":
@@ -56,14 +58,15 @@ def build(
     """Build the training that `settings` describe; nothing plays before its first `advance`.
 
     `folder` is for files that states refer to; only topology `replay` needs it. `processes` is
-    what `divide` returned; only topology `lockstep` takes more than one. `stop_asked` says whether
-    the run is to stop; only topology `episodes` asks, whose `advance` may take many minutes.
+    what `divide` returned; only topologies `lockstep` and `async` take more than one. `stop_asked`
+    says whether the run is to stop; only topology `episodes` asks, whose `advance` may take many
+    minutes.
     """
     cls = choose("topology", settings.topology, TRAININGS)
     more: dict[str, Any] = {}
     if settings.topology == "replay":
         more["folder"] = folder
-    if settings.topology == "lockstep":
+    if settings.topology in ("lockstep", "async"):
         more["processes"] = processes
     if settings.topology == "episodes":
         more["stop_asked"] = stop_asked

@@ -198,7 +198,9 @@ class ActorCriticNetwork(ConvolutionalNetwork):
         steps, lanes = observation.shape[:2]
         given = None if outputs is None else [torch.cat(o) for o in zip(*outputs, strict=True)]
         depth = len(self.convolutions) + 1
-        features = self.trunk(observation.flatten(0, 1), given and given[:depth])[-1]
+        # As they lie, pixel by pixel: of some lanes of more, flattening would lay them out anew.
+        stacks = observation.movedim(-3, -1).flatten(0, 1).movedim(-1, -3)
+        features = self.trunk(stacks, given and given[:depth])[-1]
         if self.lstm is not None:
             features = layers.lstm(
                 features.unflatten(0, (steps, lanes)),

@@ -6,6 +6,8 @@ tensors; an A3C worker shares one vector of weights and one of statistics.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -105,10 +107,11 @@ def rmsprop_step(
     correction is that of Adam, Kingma and Ba 2015, section 3.
     """
     if choose("rmsprop_epsilon_place", epsilon_place, INSIDE):
-        square_average.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
         correction = 1.0 if corrected_update is None else 1 - decay**corrected_update
-        scale = (square_average / correction).add_(epsilon).sqrt_()
-        weights.addcdiv_(gradient, scale, value=-learning_rate)
+        for scratch, theta, d, g in _chunks(weights, gradient, square_average):
+            g.mul_(decay).addcmul_(d, d, value=1 - decay)
+            torch.div(g, correction, out=scratch).add_(epsilon).rsqrt_()
+            theta.addcmul_(d, scratch, value=-learning_rate)
         return
     # Adam without a first moment (beta 0) is this RMSProp, past all bias correction the one
     # without, and PyTorch has Adam in one pass over the memory. `gradient` stands in for the first
@@ -131,6 +134,17 @@ def rmsprop_step(
 
 
 CHUNK = 1 << 17  # parameters; smaller ones stay in a core's cache, but each call costs 4 us
+
+
+def _chunks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield an empty chunk, the same each time, and a chunk of each vector, one after the other.
+
+    On a CPU memory would be read again for each of several operations on whole vectors.
+    """
+    size = vectors[0].numel() if vectors[0].is_cuda else CHUNK
+    empty = torch.empty_like(vectors[0][:size])
+    for parts in zip(*(vector.split(size) for vector in vectors), strict=True):
+        yield empty[: len(parts[0])], *parts
 
 
 def centred_rmsprop_step(
@@ -156,12 +170,8 @@ def centred_rmsprop_step(
     not m), "squared gradient momentum" alpha of g, "min squared gradient" epsilon, inside.
     """
     inside = choose("rmsprop_epsilon_place", epsilon_place, INSIDE)
-    # On a CPU a chunk at a time, or memory would be read again for each of eight operations.
-    size = weights.numel() if weights.is_cuda else CHUNK
-    scratch = torch.empty_like(weights[:size])
-    vectors = (vector.split(size) for vector in (weights, gradient, average, square_average))
-    for theta, part, m, g in zip(*vectors, strict=True):
-        d, scale = part.float(), scratch[: len(part)]
+    for scale, theta, part, m, g in _chunks(weights, gradient, average, square_average):
+        d = part.float()
         m.lerp_(d, 1 - decay)
         g.mul_(decay).addcmul_(d, d, value=1 - decay)
         # Rounding may leave less than nothing where the gradient has hardly changed.
@@ -182,5 +192,7 @@ def clip_gradient(gradient: Tensor, norm_limit: float, norm: Tensor | None = Non
     if norm is None:
         norm = torch.linalg.vector_norm(gradient)
     if norm_limit:
-        gradient.mul_(torch.clamp(norm_limit / (norm + 1e-6), max=1.0))
+        scale = torch.clamp(norm_limit / (norm + 1e-6), max=1.0)
+        if gradient.is_cuda or scale != 1:  # a GPU would be waited for
+            gradient.mul_(scale)
     return norm

@@ -91,7 +91,7 @@ class Child:
     """A process that runs `work(parent, *arguments)`, seen from its parent.
 
     Args:
-        name: what its error calls it, "A3C worker 3".
+        name: what its error calls it, "A3C process 3".
         work: the function; returning ends the process.
         arguments: of `work`; shared with this process up to now, as after any fork.
     """

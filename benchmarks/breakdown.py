@@ -24,7 +24,7 @@ ROLLOUT_PARTS = {
     "emulator and lanes": ("lanes.step", "acting, the rest"),
     "inference": ("network.decide", "acting, the rest"),
     "acting, the rest": ("collect", ""),
-    "value after the rollout": ("_value_of_next", "gradient"),
+    "value after the rollout": ("_value_of_next", "acting, the rest"),
     "gradient": ("backward", ""),
 }
 PARTS = {

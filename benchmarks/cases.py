@@ -71,11 +71,12 @@ def inference(worker: RolloutWorker) -> Callable[[], int]:
 
 
 def learning(worker: RolloutWorker) -> Callable[[], int]:
-    """Gradient of a rollout that has been played, and the update."""
+    """Gradient of a rollout that has been played, the value after it, and the update."""
     worker.collect()
     square_average = torch.zeros_like(worker.flat.master)
 
     def step() -> int:
+        worker._v_end = worker._value_of_next()
         worker.backward()
         gradient = worker.flat.gradient.float()
         rmsprop_step(worker.flat.master, gradient, square_average, 1e-9, 0.99, 1e-5, "outside_sqrt")

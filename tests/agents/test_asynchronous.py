@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from agents import checkpoint, methods, processes, train
+from agents.actor_critic import RolloutWorker
+from agents.atari import AtariLanes, protocol
 from agents.run import Run
 from agents.schedules import Diverged
 from tests.agents import worlds
@@ -24,14 +26,15 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     use_tiny_trunk(monkeypatch)
 
 
-def build(world=Doors, **overrides):
+def build(world=Doors, processes=2, **overrides):
     chosen = {"schedule": "async", "rollout_steps": 5, "lstm_cells": 4, **overrides}
-    return methods.build(settings("a3c_lstm", **chosen), world, 4, BUDGET)
+    return methods.build(settings("a3c_lstm", **chosen), world, 4, BUDGET, processes=processes)
 
 
-def test_a_state_is_taken_while_every_worker_stands_still() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_state_is_taken_while_every_worker_stands_still(processes: int) -> None:
     """Nothing moves between two looks; what each worker played is what is counted."""
-    training = build()
+    training = build(processes=processes)
     try:
         episodes = training.advance(BUDGET)
         state = training.state()
@@ -53,14 +56,16 @@ def test_a_state_is_taken_while_every_worker_stands_still() -> None:
         training.close()
 
 
-def test_a_restored_training_goes_on_from_the_state() -> None:
-    first = build(lambda lanes: Walk(lanes, 50))
+@pytest.mark.parametrize(("processes", "later_processes"), [(1, 1), (2, 2), (1, 2), (2, 1)])
+def test_a_restored_training_goes_on_from_the_state(processes: int, later_processes: int) -> None:
+    """In as many processes or another number of them."""
+    first = build(lambda lanes: Walk(lanes, 50), processes)
     try:
         first.advance(BUDGET)
         state = first.state()
     finally:
         first.close()
-    second = build(lambda lanes: Walk(lanes, 50))
+    second = build(lambda lanes: Walk(lanes, 50), later_processes)
     second.restore(state)
     assert second.frames == int(state["frames"].sum())
     again = second.state()  # lanes replayed here, no process yet
@@ -79,9 +84,10 @@ def test_a_restored_training_goes_on_from_the_state() -> None:
     assert sum(counted[2:]) - sum(counted[:2]) == len(episodes)
 
 
-def test_workers_stop_at_the_frames_asked_for() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_workers_stop_at_the_frames_asked_for(processes: int) -> None:
     """At most one rollout of each worker further."""
-    training = build()
+    training = build(processes=processes)
     try:
         while training.frames < 2000:
             training.advance(2000)
@@ -91,12 +97,12 @@ def test_workers_stop_at_the_frames_asked_for() -> None:
         training.close()
 
 
-def test_a_worker_that_dies_is_an_error_that_names_it() -> None:
+def test_a_process_that_dies_is_an_error_that_names_it() -> None:
     training = build()
     try:
         training.advance(BUDGET)
         os.kill(training._children[1].process.pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="A3C worker 1 died with exit code -9"):
+        with pytest.raises(RuntimeError, match="A3C process 1 died with exit code -9"):
             training.state()
     finally:
         training.close()
@@ -129,7 +135,7 @@ def test_workers_that_stand_still_are_an_error_that_says_where(
         while training.frames == 0:  # a busy machine may need its time to start them
             training.advance(BUDGET)
         monkeypatch.setattr(processes, "STALL_SECONDS", 3)
-        with pytest.raises(RuntimeError, match="A3C worker 0 has stood still for 3 s"):
+        with pytest.raises(RuntimeError, match="A3C process 0 has stood still for 3 s"):
             worlds.train(training, BUDGET)
     finally:
         training.close()
@@ -143,6 +149,82 @@ def test_closed_workers_are_gone() -> None:
     training.close()
     assert len(children) == 2
     assert not any(process.is_alive() for process in children)
+
+
+def exactly(training, until_frames: int):
+    """Train to `until_frames`; return the episodes and the state there."""
+    try:
+        episodes = []
+        while training.frames < until_frames:
+            episodes += training.advance(until_frames)
+        state = training.state()
+        return episodes + training.take_finished(), state
+    finally:
+        training.close()
+
+
+def test_two_trainings_in_one_process_are_equal_bit_by_bit() -> None:
+    """Also one that is stopped and goes on from its state. In two processes they are not."""
+    whole_episodes, whole = exactly(build(processes=1, workers=3), 12_000)
+    episodes, state = exactly(build(processes=1, workers=3), 6_000)
+    second = build(processes=1, workers=3)
+    second.restore(state)
+    later_episodes, later = exactly(second, 12_000)
+    assert episodes + later_episodes == whole_episodes != []
+    assert torch.equal(later["weights"], whole["weights"])
+    assert torch.equal(later["square_average"], whole["square_average"])
+    assert later["workers"] == whole["workers"]
+    assert not torch.equal(state["weights"], later["weights"])
+
+
+@pytest.mark.parametrize("processes", [0, 3])
+def test_a_number_of_processes_that_the_workers_cannot_fill_is_refused(processes: int) -> None:
+    with pytest.raises(ValueError, match=f"parts: {processes}; allowed for 2 things: 1 to 2"):
+        build(processes=processes)
+
+
+def pong(lanes: int) -> AtariLanes:
+    return AtariLanes("pong", lanes, protocol("noop"))
+
+
+@pytest.mark.parametrize(
+    ("world", "chosen"),
+    [
+        (lambda lanes: Walk(lanes, 7), {"lstm_cells": 0}),
+        (lambda lanes: Walk(lanes, 7), {"lstm_cells": 4}),
+        (pong, {"lstm_cells": 4, "network": "nature"}),
+    ],
+)
+def test_workers_together_find_the_gradients_that_each_finds_alone(world, chosen) -> None:
+    """With the weights that they have read together; then each updates the shared ones."""
+    together, alone = (build(world, workers=3, lanes_per_worker=2, **chosen) for _ in range(2))
+    group = together._build_worker(slice(0, 3))
+    singles = [alone._build_worker(slice(index, index + 1)) for index in range(3)]
+    gradients, update = [], together._update
+
+    def recorded(worker: RolloutWorker, loss: torch.Tensor) -> None:
+        gradients.append(worker.flat.gradient.clone())
+        update(worker, loss)
+
+    together._update = recorded
+    for turn in range(4):
+        weights = together.shared.weights.clone()
+        together._turn(0, group)
+        for index, single in enumerate(singles):
+            single.flat.publish(weights)
+            single.collect()
+            loss = single.backward()
+            gradient = single.flat.gradient
+            difference = gradients.pop(0) - gradient
+            assert difference.norm() < 1e-4 * gradient.norm()  # batches differ, and so roundings
+            alone._update(single, loss)
+            alone.shared.frames[index] += single.frames_per_rollout
+        step = alone.shared.weights - weights
+        assert (together.shared.weights - alone.shared.weights).norm() < 1e-2 * step.norm()
+        assert together.shared.frames.tolist() == [40 * (turn + 1)] * 3
+    for state, single in zip(group.states(), singles, strict=True):
+        (own,) = single.states()
+        assert (state["lanes"], state["generator"]) == (own["lanes"], own["generator"])
 
 
 def test_workers_in_turn_differ_in_what_they_play() -> None:
@@ -159,11 +241,11 @@ def test_workers_in_turn_differ_in_what_they_play() -> None:
 
 def test_a_repeated_update_with_learning_rate_0_has_the_same_gradient_norm() -> None:
     """A worker's gradient is copied to the update, not accumulated in it."""
-    training = build(Doors, schedule="round_robin", workers=1, learning_rate=0.0)
+    training = build(Doors, 1, schedule="round_robin", workers=1, learning_rate=0.0)
     training.advance(BUDGET)
     start, norms = training.state(), []
     for _ in range(4):
-        training._workers[0].restore(start["workers"][0])
+        training._workers[0].restore(start["workers"][:1])
         training._turn(0, training._workers[0])
         norms.append(float(training._workers[0].flat.gradient.norm()))
     assert norms[0] > 0.01

@@ -112,5 +112,5 @@ def test_a_game_without_exact_resets_does_not_resume_silently(
 def test_a_state_of_lanes_that_have_not_started_restores_to_their_start() -> None:
     lanes = restarted_lanes("pong", 30)
     state = lanes.state()
-    assert state["observations_crc32"] == []
+    assert state["observations_crc32"] == [None] * lanes.lanes
     assert np.array_equal(restarted_lanes("pong", 30).restore(state), lanes.start())

@@ -22,12 +22,12 @@ SETTINGS = {
 }
 
 
-def solved(method: str, seed: int, **overrides) -> bool:
+def solved(method: str, seed: int, processes: int = 1, **overrides) -> bool:
     """Whether the method ends close to the optimum of its world."""
     world = Recall if method == "a3c_lstm" else Doors
     frames = FRAMES.get(method, 16_000)
     chosen = settings(method, **{"entropy_weight": 0.02, **SETTINGS[method], **overrides})
-    episodes = train(methods.build(chosen, world, seed, frames), frames)
+    episodes = train(methods.build(chosen, world, seed, frames, processes=processes), frames)
     if world is Recall:
         return recent(episodes) > 0.95  # 0.5 without memory
     length = sum(episode.length_frames for episode in episodes[-200:]) / 200 / 4
@@ -70,9 +70,9 @@ def test_other_forms_of_reinforce_solve_it(estimate: str, factor: str) -> None:
     assert wins("reinforce", return_estimate=estimate, gamma_t_factor=factor) >= MAJORITY
 
 
-@pytest.mark.slow
-def test_a3c_with_worker_processes_solves_it() -> None:
-    assert wins("a3c_ff", schedule="async") >= MAJORITY
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a3c_in_processes_of_its_own_solves_it(processes: int) -> None:
+    assert wins("a3c_ff", schedule="async", processes=processes) >= MAJORITY
 
 
 # --- broken copies

@@ -167,7 +167,9 @@ def test_closed_processes_are_gone() -> None:
         ("a2c", "cpu", 100, (16, 6)),  # no process without a lane
         ("a2c", "cuda", 4, (1, 4)),
         ("reinforce", "cpu", 4, (1, 4)),
-        ("a3c_ff", "cpu", 4, (1, 1)),
+        ("a3c_ff", "cpu", 1, (1, 1)),
+        ("a3c_ff", "cpu", 4, (2, 1)),  # no process without a worker
+        ("gorila", "cpu", 4, (1, 1)),
     ],
 )
 def test_cores_become_processes_or_threads(

@@ -55,6 +55,22 @@ def test_corrected_rmsprop_by_hand(place: str, steps: list[float]) -> None:
 
 
 @pytest.mark.parametrize("chunk", [3, 20, 64])
+@pytest.mark.parametrize("update", [None, 2])
+def test_rmsprop_with_epsilon_inside_is_the_formula_in_whatever_chunks(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, update: int | None
+) -> None:
+    monkeypatch.setattr(optim, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(0)
+    weights, gradient, g = torch.rand(3, 20, generator=generator)
+    expected_g = 0.9 * g + 0.1 * gradient**2
+    corrected = expected_g / (1 if update is None else 1 - 0.9**2)
+    expected = weights - 0.01 * gradient / (corrected + 0.1).sqrt()
+    rmsprop_step(weights, gradient, g, 0.01, 0.9, 0.1, "inside_sqrt", update)
+    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(g, expected_g)
+
+
+@pytest.mark.parametrize("chunk", [3, 20, 64])
 def test_centred_rmsprop_is_pytorchs_where_they_agree(
     monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:

@@ -108,11 +108,10 @@ def generators(training: object) -> list[bytes]:
     """Return the states of all random streams of a training and of its workers."""
     owners = [training, *vars(training).get("_workers", [])]
     owners += [worker for name, worker in vars(training).items() if name == "worker"]
+    values = [value for owner in owners for value in vars(owner).values()]
+    values += [each for value in values if isinstance(value, list) for each in value]
     return [
-        bytes(value.get_state().tolist())
-        for owner in owners
-        for value in vars(owner).values()
-        if isinstance(value, torch.Generator)
+        bytes(value.get_state().tolist()) for value in values if isinstance(value, torch.Generator)
     ]
 
 
@@ -265,7 +264,8 @@ def running(pid: int) -> bool:
 @pytest.mark.slow
 def test_no_worker_outlives_a_killed_parent_and_the_run_goes_on(tmp_path: Path) -> None:
     sets = {"network": "mnih2013", **IN_TURN, "schedule": "async", "rollout_steps": 20}
-    arguments = command("a3c_ff", tmp_path, 10_000_000, "--set", json.dumps(sets))
+    more = ("--set", json.dumps(sets), "--threads", "2")
+    arguments = command("a3c_ff", tmp_path, 10_000_000, *more)
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         saved = wait_for_checkpoint(process, tmp_path, 1)

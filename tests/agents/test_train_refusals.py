@@ -178,7 +178,8 @@ def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("a2c", "1", {"lanes": 2}, "breakout, lane 1"),
         ("a2c", "2", {"lanes": 2}, "A2C process 1: breakout, lane 1"),
-        ("a3c_ff", "1", {"workers": 2, "lanes_per_worker": 1}, "A3C worker 1: breakout, lane 1"),
+        ("a3c_ff", "1", {"workers": 2, "lanes_per_worker": 1}, "A3C process 0: breakout, lane 1"),
+        ("a3c_ff", "2", {"workers": 2, "lanes_per_worker": 1}, "A3C process 1: breakout, lane 1"),
     ],
 )
 def test_a_checkpoint_of_another_emulator_is_named(
