@@ -203,29 +203,30 @@ class RolloutWorker:
         settings, own = self.settings, self._lanes_of[worker]
         rewards = self._rewards[:, own].to(self.device)
         discounts = self._discounts[:, own].to(self.device)
-        self.flat.gradient.zero_()
+        actions = self._actions[:, own].to(self.device).flatten()
+
+        def loss_of(logits: Tensor, values: Tensor) -> Tensor:
+            v = values.detach().view_as(rewards)
+            estimate = self._estimate(settings, rewards, discounts, v, self._v_end[own]).flatten()
+            log_pi = targets.action_log_probability(logits, actions)
+            loss = (
+                targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
+                + settings.value_loss_weight * targets.value_loss(values, estimate)
+                - settings.entropy_weight * targets.entropy(logits).sum()
+            )
+            return loss / self._loss_divisor
+
         start = self._rollout_state  # made in inference mode: only a clone may enter autograd
-        logits, values = self.network.unroll(
+        return self.network.backward(
             self._observations[:, own].to(self.device, non_blocking=True),
             None if start is None else tuple(part[own].clone() for part in start),
             self._keep[:, own].to(self.device),
+            loss_of,
             # A GPU is quicker with one batch of its own than with what many small ones left.
             None
             if self.device.type == "cuda"
             else [[part[own] for part in outputs] for outputs in self._outputs],
         )
-        v = values.detach().view_as(rewards)
-        estimate = self._estimate(settings, rewards, discounts, v, self._v_end[own]).flatten()
-        actions = self._actions[:, own].to(self.device).flatten()
-        log_pi = targets.action_log_probability(logits, actions)
-        loss = (
-            targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
-            + settings.value_loss_weight * targets.value_loss(values, estimate)
-            - settings.entropy_weight * targets.entropy(logits).sum()
-        )
-        loss = loss / self._loss_divisor
-        loss.backward()
-        return loss.detach()
 
     def states(self) -> list[dict[str, Any]]:
         """Of each worker, all but the weights that its next rollout depends on, without tensors.

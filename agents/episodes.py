@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,29 +197,29 @@ class Episodes(Training):
             rewards.clamp_(-1, 1)
         weight = episode_weights(settings, rewards).to(self.device)
         actions = torch.tensor(recording.actions).to(self.device)
-        with_value = choose("baseline", settings.baseline, {"none": False, "value": True})
         total = torch.zeros((), device=self.device)
         for start in range(0, len(actions), settings.chunk_steps):
             stop = min(start + settings.chunk_steps, len(actions))
-            self.flat.gradient.zero_()
-            logits, values = self.network.unroll(
+            total += self.network.backward(
                 recording.observations(start, stop).to(self.device).unsqueeze(1),
                 None,
                 torch.ones(stop - start, 1, device=self.device),
+                partial(self._loss, actions[start:stop], weight[start:stop]),
             )
-            log_pi = targets.action_log_probability(logits, actions[start:stop])
-            w = weight[start:stop]
-            if with_value:
-                policy_weight = targets.advantage(w, values)
-                loss = settings.value_loss_weight * targets.value_loss(values, w)
-            else:
-                policy_weight, loss = w, torch.zeros((), device=self.device)
-            loss = loss + targets.policy_gradient_loss(log_pi, policy_weight)
-            loss = loss - settings.entropy_weight * targets.entropy(logits).sum()
-            loss.backward()
             self.gradient += self.flat.gradient
-            total += loss.detach()
         return total
+
+    def _loss(self, actions: Tensor, w: Tensor, logits: Tensor, values: Tensor) -> Tensor:
+        """L of `add_gradient` over some steps."""
+        settings = self.settings
+        log_pi = targets.action_log_probability(logits, actions)
+        if choose("baseline", settings.baseline, {"none": False, "value": True}):
+            policy_weight = targets.advantage(w, values)
+            loss = settings.value_loss_weight * targets.value_loss(values, w)
+        else:
+            policy_weight, loss = w, torch.zeros((), device=self.device)
+        loss = loss + targets.policy_gradient_loss(log_pi, policy_weight)
+        return loss - settings.entropy_weight * targets.entropy(logits).sum()
 
     def policy(self) -> dict[str, Tensor]:
         """Return the network's weights, float32, by name."""

@@ -1,10 +1,10 @@
-"""Layers whose gradient costs little on one CPU core.
+"""Layers and their gradients, which cost little on one CPU core.
 
 Same numbers as PyTorch's own, to rounding, with two savings:
 
-- an output computed while acting is taken back (`output`, `given`), not computed again to learn;
-- the gradient of the largest matrices is added where it belongs, without a copy of its own, and
-  that of an LSTM's once for all steps.
+- a gradient is computed from the output that acting has left (`y`, `given`), without another pass
+  forward and without autograd, and the largest is written where it belongs;
+- that of an LSTM's matrices is computed once for all steps.
 
 Where the processor has no instructions for bfloat16, its products are computed by kernels of
 float32 (`operand_dtype`).
@@ -41,35 +41,22 @@ def operand_dtype(weight: Tensor) -> torch.dtype:
     return torch.float32 if widened else weight.dtype
 
 
-def first_convolution_relu(x: Tensor, layer: nn.Conv2d, output: Tensor | None = None) -> Tensor:
+def first_convolution_relu(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """Return relu(conv(x / 255)) of stacked frames, uint8 [N, C, H, W] -> [N, C', H', W'].
 
-    The weights are scaled, not the pixels: that saves a pass over them. `output`: what this
-    function returned for the same `x` and weights.
+    The weights are scaled, not the pixels: that saves a pass over them.
     """
-    arguments = x, layer.weight, layer.bias, layer.stride, output
-    if x.is_cuda or not torch.is_grad_enabled():
-        return _first_convolution_relu(*arguments)
-    # In a list, so that autograd takes for no input what comes back as the output.
-    return _FirstConvolutionRelu.apply(*arguments[:4], [output])
+    return _convolution_relu(x, layer.weight * PIXEL_SCALE, layer)
 
 
-def convolution_relu(x: Tensor, layer: nn.Conv2d, output: Tensor | None = None) -> Tensor:
-    """Return relu(conv(x)), [N, C, H, W] -> [N, C', H', W']; `output` as above."""
-    arguments = x, layer.weight, layer.bias, layer.stride, output
-    if x.is_cuda or not torch.is_grad_enabled():
-        return _convolution_relu(*arguments)
-    return _ConvolutionRelu.apply(*arguments[:4], [output])
+def convolution_relu(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Return relu(conv(x)), [N, C, H, W] -> [N, C', H', W']."""
+    return _convolution_relu(x, layer.weight, layer)
 
 
-def linear_relu(x: Tensor, layer: nn.Linear, output: Tensor | None = None) -> Tensor:
-    """Return relu(W x + b), [N, D] -> [N, D']; `output` as above.
-
-    The gradient of the weights is added to `layer.weight.grad` where that exists.
-    """
-    if x.is_cuda or not torch.is_grad_enabled():
-        return _linear_relu(x, layer.weight, layer.bias, output)
-    return _LinearRelu.apply(x, layer.weight, layer.bias, layer, [output])
+def linear_relu(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Return relu(W x + b), [N, D] -> [N, D']."""
+    return linear(x, layer).relu_()
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -112,7 +99,7 @@ def lstm(
         x: inputs, [T, B, D].
         state: before the first step.
         keep: 0 where an episode starts with that step and its state is cleared, else 1, [T, B].
-        layer: the cell. The gradients of its matrices are added to their `.grad`.
+        layer: the cell.
         given: gates, hidden and cell states of all steps, if `lstm_step` has computed them for
             the same weights: [T, B, 4 cells], [T, B, cells], [T, B, cells].
     """
@@ -123,26 +110,13 @@ def lstm(
             state = layer(x[t], (state[0] * keep[t], state[1] * keep[t]))
             found.append(state[0])
         return torch.stack(found)
-    return _Lstm.apply(x, layer.bias_ih, layer.bias_hh, state, keep, layer, given)
+    return _Lstm.apply(x, *layer.parameters(), state, keep, layer, given)
 
 
-def _first_convolution_relu(x, weight, bias, stride, output):
-    if output is not None:
-        return output.detach()
-    return _convolution_relu(x, weight * PIXEL_SCALE, bias, stride, None)
-
-
-def _convolution_relu(x, weight, bias, stride, output):
-    # Detached: autograd would write its history into the tensor that it was given.
-    if output is not None:
-        return output.detach()
+def _convolution_relu(x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
     dtype = operand_dtype(weight)
-    y = functional.conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype), stride)
+    y = functional.conv2d(x.to(dtype), weight.to(dtype), layer.bias.to(dtype), layer.stride)
     return y.relu_().to(weight.dtype)
-
-
-def _linear_relu(x, weight, bias, output):
-    return _linear(x, weight, bias).relu_() if output is None else output.detach()
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -154,14 +128,6 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _product(a: Tensor, b: Tensor) -> Tensor:
     dtype = operand_dtype(b)
     return (a.to(dtype) @ b.to(dtype)).to(b.dtype)
-
-
-def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
-    dtype = operand_dtype(b)
-    if dtype == b.dtype:
-        out.addmm_(a, b)
-    else:
-        out.add_(a.to(dtype) @ b.to(dtype))  # rounded once, as there
 
 
 def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
@@ -226,64 +192,9 @@ def linear_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Linea
     return _product(gradient, layer.weight)
 
 
-class _FirstConvolutionRelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x, weight, bias, stride, output) -> Tensor:
-        ctx.stride = stride
-        y = _first_convolution_relu(x, weight, bias, stride, *output)
-        ctx.save_for_backward(x, weight, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor):
-        x, weight, y = ctx.saved_tensors
-        gradient = _relu_gradient(gradient, y)
-        weight_gradient, bias_gradient = _first_convolution_gradient(
-            gradient, x, weight, ctx.stride
-        )
-        return None, weight_gradient * PIXEL_SCALE, bias_gradient, None, None
-
-
-class _ConvolutionRelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x, weight, bias, stride, output) -> Tensor:
-        ctx.stride = stride
-        y = _convolution_relu(x, weight, bias, stride, *output)
-        ctx.save_for_backward(x, weight, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor):
-        x, weight, y = ctx.saved_tensors
-        gradient = _relu_gradient(gradient, y)
-        return *_convolution_backward(gradient, x, weight, ctx.stride, [True] * 3), None, None
-
-
-class _LinearRelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x, weight, bias, layer, output) -> Tensor:
-        ctx.layer = layer
-        y = _linear_relu(x, weight, bias, *output)
-        ctx.save_for_backward(x, weight, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor):
-        x, weight, y = ctx.saved_tensors
-        gradient = _relu_gradient(gradient, y)
-        x_gradient, bias_gradient = _product(gradient, weight), gradient.sum(0)
-        if ctx.layer.weight.grad is None:
-            return x_gradient, _product(gradient.t(), x), bias_gradient, None, None
-        _add_product(ctx.layer.weight.grad, gradient.t(), x)
-        return x_gradient, None, bias_gradient, None, None
-
-
 class _Lstm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x, bias_ih, bias_hh, state, keep, layer, given) -> Tensor:
+    def forward(ctx: Any, x, w_ih, w_hh, b_ih, b_hh, state, keep, layer, given) -> Tensor:
         if given is None:
             found, (h, c) = [], state
             for t in range(len(x)):
@@ -321,10 +232,7 @@ class _Lstm(torch.autograd.Function):
             h_gradient = _product(sums[t], layer.weight_hh) * keep[t]
             c_gradient = c_gradient * f[t] * keep[t]
         sums = sums.flatten(0, 1)
-        for weight, inputs in ((layer.weight_ih, x), (layer.weight_hh, h_before)):
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            _add_product(weight.grad, sums.t(), inputs.flatten(0, 1))
-        bias_gradient = sums.sum(0)
+        w_ih, w_hh = (_product(sums.t(), inputs.flatten(0, 1)) for inputs in (x, h_before))
+        bias = sums.sum(0)
         x_gradient = _product(sums, layer.weight_ih).view_as(x)
-        return x_gradient, bias_gradient, bias_gradient, None, None, None, None
+        return x_gradient, w_ih, w_hh, bias, bias, None, None, None, None

@@ -60,28 +60,48 @@ class ConvolutionalNetwork(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def trunk(
-        self,
-        observation: Tensor,
-        outputs: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
-        """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units].
-
-        `outputs`: what this method returned for the same observations and weights. Nothing is
-        computed then; the gradient flows through them.
-        """
-        given = outputs or [None] * (len(self.convolutions) + 1)
+    def trunk(self, observation: Tensor) -> list[Tensor]:
+        """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units]."""
         found = []
         x = observation if self.convolutions else observation.to(self.hidden.weight.dtype)
         for index, convolution in enumerate(self.convolutions):
             layer = layers.convolution_relu if index else layers.first_convolution_relu
-            x = layer(x, convolution, given[index])
+            x = layer(x, convolution)
             found.append(x)
-        found.append(layers.linear_relu(x.flatten(1), self.hidden, given[-1]))
+        found.append(layers.linear_relu(x.flatten(1), self.hidden))
         return found
 
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters behind the trunk."""
+        trunk = {id(p) for part in (self.convolutions, self.hidden) for p in part.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
+
+    def _backward(
+        self,
+        observation: Tensor,
+        outputs: Sequence[Tensor],
+        loss_of: Callable[[Tensor], Tensor],
+        scale: float = 1.0,
+    ) -> Tensor:
+        """Write the gradient of loss_of(features) into the `grad` of all parameters.
+
+        `outputs` is what `trunk` returned for the observation, at last the features; the loss is
+        returned, 0-d. Autograd has only what is behind the trunk; see `_trunk_backward`.
+        """
+        features = outputs[-1].detach().requires_grad_()
+        loss = loss_of(features)
+        parameters = self.head_parameters()
+        entering, *gradients = torch.autograd.grad(loss, [features, *parameters], allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is None:  # of the value, which REINFORCE does not learn
+                parameter.grad.zero_()
+            else:
+                parameter.grad.copy_(gradient)
+        self._trunk_backward(observation, outputs, entering, scale)
+        return loss.detach()
+
     @torch.no_grad()
-    def trunk_backward(
+    def _trunk_backward(
         self,
         observation: Tensor,
         outputs: Sequence[Tensor],
@@ -171,7 +191,7 @@ class ActorCriticNetwork(ConvolutionalNetwork):
     def decide(
         self, observation: Tensor, state: LstmState | None = None
     ) -> tuple[Tensor, LstmState | None, list[Tensor]]:
-        """`forward` without values: logits, next LSTM state, and all layers' outputs for `unroll`.
+        """`forward` without values: logits, next LSTM state, all layers' outputs for `backward`.
 
         The outputs of the LSTM come last: its gates and the next state.
         """
@@ -183,33 +203,45 @@ class ActorCriticNetwork(ConvolutionalNetwork):
             features = state[0]
         return self._policy(features), state, outputs
 
-    def unroll(
+    def backward(
         self,
         observation: Tensor,
         state: LstmState | None,
         keep: Tensor,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
         outputs: Sequence[Sequence[Tensor]] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """T decisions at once, with gradient: uint8 [T, B, 4, 84, 84] -> [T*B, A], [T*B].
+    ) -> Tensor:
+        """Write the gradient of a loss of T decisions into the `grad` of all parameters.
 
-        `keep` [T, B] is 0 where an episode starts with that step: its LSTM state is cleared.
-        `outputs` of each step's `decide`, if the same weights have decided already.
+        Args:
+            observation: uint8 [T, B, 4, 84, 84].
+            state: of the LSTM before the first step.
+            keep: 0 where an episode starts with that step, else 1, [T, B]: its LSTM state is
+                cleared.
+            loss_of: the loss (0-d), which is returned, of logits [T*B, A] and values [T*B].
+            outputs: of each step's `decide`, if the same weights have decided already.
         """
-        steps, lanes = observation.shape[:2]
-        given = None if outputs is None else [torch.cat(o) for o in zip(*outputs, strict=True)]
-        depth = len(self.convolutions) + 1
+        steps_and_lanes = observation.shape[:2]
         # As they lie, pixel by pixel: of some lanes of more, flattening would lay them out anew.
         stacks = observation.movedim(-3, -1).flatten(0, 1).movedim(-1, -3)
-        features = self.trunk(stacks, given and given[:depth])[-1]
-        if self.lstm is not None:
-            features = layers.lstm(
-                features.unflatten(0, (steps, lanes)),
-                state,
-                keep,
-                self.lstm,
-                given and [part.unflatten(0, (steps, lanes)) for part in given[depth:]],
-            ).flatten(0, 1)
-        return self.heads(features)
+        stacks = stacks.to(layers.operand_dtype(self.hidden.weight))
+        given, of_lstm = [], None
+        if outputs is None:
+            with torch.no_grad():
+                given = self.trunk(stacks)
+        else:
+            given = [torch.cat(each) for each in zip(*outputs, strict=True)]
+            depth = len(self.convolutions) + 1
+            of_lstm = [part.unflatten(0, steps_and_lanes) for part in given[depth:]]
+            given = given[:depth]
+
+        def loss_of_features(features: Tensor) -> Tensor:
+            if self.lstm is not None:
+                x = features.unflatten(0, steps_and_lanes)
+                features = layers.lstm(x, state, keep, self.lstm, of_lstm).flatten(0, 1)
+            return loss_of(*self.heads(features))
+
+        return self._backward(stacks, given, loss_of_features)
 
 
 class ActionValueNetwork(ConvolutionalNetwork):
@@ -268,11 +300,6 @@ class ActionValueNetwork(ConvolutionalNetwork):
         q = layers.linear(features, self.q).float()
         return q if self.shared_bias is None else q + self.shared_bias.float()
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that `heads` uses."""
-        trunk = {id(p) for part in (self.convolutions, self.hidden) for p in part.parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
-
     def backward(
         self, observation: Tensor, loss_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -284,16 +311,15 @@ class ActionValueNetwork(ConvolutionalNetwork):
         observation = observation.to(layers.operand_dtype(self.hidden.weight))
         with torch.no_grad():
             outputs = self.trunk(observation)
-        features = outputs[-1].detach().requires_grad_()
-        q = self.heads(features)
-        loss = loss_of(q)
-        parameters = self.head_parameters()
-        entering, *gradients = torch.autograd.grad(loss, [features, *parameters])
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad.copy_(gradient)
+        found = []
+
+        def loss_of_features(features: Tensor) -> Tensor:
+            found.append(self.heads(features))
+            return loss_of(found[0])
+
         scale = DUELING_GRADIENT_SCALE if self.dueling else 1.0
-        self.trunk_backward(observation, outputs, entering, scale)
-        return loss.detach(), q.detach()
+        loss = self._backward(observation, outputs, loss_of_features, scale)
+        return loss, found[0].detach()
 
     def forward(self, observation: Tensor, state: None = None) -> tuple[Tensor, Tensor, None]:
         """One decision: uint8 [B, 4, 84, 84] -> Q(s, .) [B, A], max_a Q(s, a) [B], None."""

@@ -16,9 +16,22 @@ from agents.optim import FlatParameters
 SHAPES = [(4, 16, 8, 4, 84, 84), (4, 32, 8, 4, 84, 84), (3, 5, 3, 2, 10, 13), (2, 4, 4, 3, 18, 14)]
 
 
+def weight_of(y: torch.Tensor) -> torch.Tensor:
+    """The gradient that comes back to `y`."""
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
+
+
 def gradients(y: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
-    return list(torch.autograd.grad((y * weight).sum(), inputs))
+    return list(torch.autograd.grad((y * weight_of(y)).sum(), inputs))
+
+
+def written(gradient, y: torch.Tensor, x: torch.Tensor, layer: nn.Module) -> list[torch.Tensor]:
+    """What `gradient` of `layers` writes over what is there, after what it returns."""
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    with torch.no_grad():
+        returned = gradient(weight_of(y), x, y, layer)
+    return [*([] if returned is None else [returned]), layer.weight.grad, layer.bias.grad]
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -29,11 +42,10 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_first_convolution(
-    shape: tuple[int, ...], dtype: torch.dtype, given: bool, layout: torch.memory_format
+    shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     channels, filters, kernel, stride, height, width = shape
     torch.manual_seed(0)
@@ -44,61 +56,39 @@ def test_first_convolution(
     expected = functional.conv2d(
         x.to(dtype), layer.weight * layers.PIXEL_SCALE, layer.bias, layer.stride
     ).relu()
-    output = expected.detach().clone() if given else None
-    found = layers.first_convolution_relu(x, layer, output)
+    with torch.no_grad():
+        found = layers.first_convolution_relu(x, layer)
     torch.testing.assert_close(found, expected, **tolerance(dtype))
-    parameters = [layer.weight, layer.bias]
-    for ours, theirs in zip(
-        gradients(found, parameters), gradients(expected, parameters), strict=True
-    ):
+    want = gradients(expected, [layer.weight, layer.bias])
+    got = written(layers.first_convolution_relu_gradient, found, x, layer)
+    for ours, theirs in zip(got, want, strict=True):
         scale = theirs.abs().max()
         torch.testing.assert_close(ours / scale, theirs / scale, **tolerance(dtype))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
-def test_convolution(given: bool, layout: torch.memory_format) -> None:
+def test_convolution(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(5, 7, 4, 2).double()
     x = torch.randn(3, 5, 11, 12, dtype=torch.float64).contiguous(memory_format=layout)
-    x.requires_grad_()
-    expected = layer(x).relu()
-    found = layers.convolution_relu(x, layer, expected.detach().clone() if given else None)
+    expected = layer(x.requires_grad_()).relu()
+    with torch.no_grad():
+        found = layers.convolution_relu(x, layer)
     torch.testing.assert_close(found, expected)
-    inputs = [x, layer.weight, layer.bias]
-    torch.testing.assert_close(gradients(found, inputs), gradients(expected, inputs))
+    want = gradients(expected, [x, layer.weight, layer.bias])
+    torch.testing.assert_close(written(layers.convolution_relu_gradient, found, x, layer), want)
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
-def test_linear_adds_to_the_gradient_that_is_there(given: bool) -> None:
+def test_linear() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(11, 6).double()
     x = torch.randn(4, 11, dtype=torch.float64, requires_grad=True)
     expected = layer(x).relu()
-    output = expected.detach().clone() if given else None
-    inputs = [x, layer.weight, layer.bias]
-    theirs = gradients(expected, inputs)
-    torch.testing.assert_close(gradients(layers.linear_relu(x, layer, output), inputs), theirs)
-    before = torch.randn(6, 11, dtype=torch.float64)
-    layer.weight.grad = before.clone()
-    ours = gradients(layers.linear_relu(x, layer, output), [x, layer.bias])
-    torch.testing.assert_close(ours, [theirs[0], theirs[2]])
-    torch.testing.assert_close(layer.weight.grad, before + theirs[1])
-
-
-def test_a_given_output_is_taken_and_left_alone() -> None:
-    """Nothing is computed anew, and autograd writes nothing into the tensor."""
-    torch.manual_seed(0)
-    first, second = nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2)
-    x = torch.randint(0, 256, (2, 1, 6, 6), dtype=torch.uint8)
-    given = torch.rand(2, 2, 5, 5)
-    kept = given.clone()
-    y = layers.convolution_relu(layers.first_convolution_relu(x, first, given), second)
-    torch.testing.assert_close(y, functional.conv2d(kept, second.weight, second.bias).relu())
-    y.sum().backward()
-    assert given.grad_fn is None
-    assert not given.requires_grad
-    torch.testing.assert_close(given, kept, rtol=0, atol=0)
+    with torch.no_grad():
+        found = layers.linear_relu(x, layer)
+    torch.testing.assert_close(found, expected)
+    want = gradients(expected, [x, layer.weight, layer.bias])
+    torch.testing.assert_close(written(layers.linear_relu_gradient, found, x, layer), want)
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
@@ -123,14 +113,10 @@ def test_lstm(given: bool) -> None:
     expected = torch.stack(expected)
     parameters = [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
     want = gradients(expected, [x, *parameters])
-    for parameter in parameters:
-        parameter.grad = torch.ones_like(parameter)  # added to, not written over
     outputs = [torch.stack(part) for part in zip(*inner, strict=True)] if given else None
     found = layers.lstm(x, state, keep, layer, outputs)
     torch.testing.assert_close(found, expected)
-    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(9)).to(found.dtype)
-    (found * weight).sum().backward()
-    torch.testing.assert_close([x.grad, *(p.grad - 1 for p in parameters)], want)
+    torch.testing.assert_close(gradients(found, [x, *parameters]), want)
 
 
 PRODUCTS = {"convolution", "convolution_backward", "mm", "addmm", "addmm_", "bmm", "baddbmm"}
@@ -158,11 +144,11 @@ def policy_gradients(cells: int) -> list[torch.Tensor]:
         for step in observation:
             logits, state, found = network.decide(step, state)
             outputs.append(found)
-    unrolled, values = network.unroll(
-        observation, network.initial_state(2), torch.ones(3, 2), outputs
+    start, keep = network.initial_state(2), torch.ones(3, 2)
+    loss = network.backward(
+        observation, start, keep, lambda z, v: (z.log_softmax(1)[:, 2] * v).sum(), outputs
     )
-    (unrolled.log_softmax(1)[:, 2] * values).sum().backward()
-    return [logits, unrolled, values, flat.gradient]
+    return [logits, loss, flat.gradient]
 
 
 def value_gradients(dueling: bool) -> list[torch.Tensor]:

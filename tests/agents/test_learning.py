@@ -145,10 +145,10 @@ def test_fails_when_the_value_is_of_the_state_before(
 def test_recall_needs_the_lstm_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state cleared at each step leaves chance."""
     network = networks.ActorCriticNetwork
-    decide, unroll = network.decide, network.unroll
+    decide, backward = network.decide, network.backward
     monkeypatch.setattr(network, "decide", lambda self, o, state=None: decide(self, o, None))
     monkeypatch.setattr(
-        network, "unroll", lambda self, o, state, keep, given: unroll(self, o, state, 0 * keep)
+        network, "backward", lambda self, o, s, keep, loss, _: backward(self, o, s, 0 * keep, loss)
     )
     assert not solved("a3c_lstm", SEEDS[0])
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agents import networks
+from agents import networks, stacks
 from agents.actor_critic import sample_actions
 from agents.networks import build_network
+from agents.optim import FlatParameters
 
 
 @pytest.mark.parametrize(
@@ -98,21 +99,44 @@ def test_orthogonal_action_values_have_heads_of_gain_1(dueling: bool) -> None:
         assert not head.bias.any()
 
 
-def test_unroll_is_forward_step_by_step() -> None:
-    """With the state cleared where `keep` is 0."""
-    network = build_network("mnih2013", 3, 8, "torch", 0, (4, 36, 36))
+@pytest.mark.parametrize("with_values", [True, False])
+@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
+@pytest.mark.parametrize("cells", [0, 8])
+@pytest.mark.parametrize("trunk", ["nature", "mnih2013"])
+def test_backward_is_autograd_of_forward_step_by_step(
+    trunk: str, cells: int, given: bool, with_values: bool
+) -> None:
+    """With the state cleared where `keep` is 0, whatever was in `grad`, for two lanes of three."""
+    network = build_network(trunk, 3, cells, "torch", 0, (4, 44, 44))
+    flat = FlatParameters(network)
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (5, 2, 4, 36, 36), dtype=torch.uint8, generator=generator)
+    pixels = stacks.empty((5, 3, 4, 44, 44))
+    pixels.copy_(torch.randint(0, 256, pixels.shape, dtype=torch.uint8, generator=generator))
+    pixels = pixels[:, 1:]
     keep = torch.ones(5, 2)
     keep[2, 1] = keep[0, 0] = 0
-    start = tuple(torch.randn(2, 8, generator=generator) for _ in range(2))
-    logits, values = network.unroll(pixels, start, keep)
-    state = start
+    start = tuple(torch.randn(2, cells, generator=generator) for _ in range(2)) if cells else None
+    wanted = torch.randn(10, generator=generator)
+
+    def loss_of(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        loss = (wanted * logits.log_softmax(1)[:, 2]).sum()
+        return loss + (wanted * values.square()).sum() if with_values else loss
+
+    state, logits, values, outputs = start, [], [], []
     for t in range(5):
-        state = tuple(part * keep[t].unsqueeze(1) for part in state)
-        step_logits, step_values, state = network(pixels[t], state)
-        torch.testing.assert_close(logits.view(5, 2, 3)[t], step_logits)
-        torch.testing.assert_close(values.view(5, 2)[t], step_values)
+        state = state and tuple(part * keep[t].unsqueeze(1) for part in state)
+        with torch.no_grad():
+            outputs.append(network.decide(pixels[t], state)[2])
+        z, v, state = network(pixels[t], state)
+        logits.append(z)
+        values.append(v)
+    expected_loss = loss_of(torch.cat(logits), torch.cat(values))
+    expected_loss.backward()
+    expected = flat.gradient.clone()
+    flat.gradient.fill_(7.0)
+    loss = network.backward(pixels, start, keep, loss_of, outputs if given else None)
+    torch.testing.assert_close(loss, expected_loss.detach())
+    assert (flat.gradient - expected).norm() < 1e-5 * expected.norm()
 
 
 def test_sampled_actions_follow_the_policy() -> None:
