@@ -1,6 +1,6 @@
 """Where the time of a training goes: `python -m benchmarks.breakdown a2c a3c_ff dqn`.
 
-Trains each method in this process, A3C's workers in turn, and times its parts from outside;
+Trains each method in this process, A3C's workers together, and times its parts from outside;
 prints microseconds a decision as a table. A part that contains another is printed without it.
 """
 
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,6 @@ def breakdown(method: str, sets: dict[str, Any], game: str, seconds: float) -> d
     settings = load_method(METHODS / f"{method}.yaml", sets)
     if settings.topology not in PARTS:
         raise ValueError(f"{method}: topology {settings.topology}; allowed: {', '.join(PARTS)}")
-    if settings.topology == "async":
-        settings = load_method(METHODS / f"{method}.yaml", {**sets, "schedule": "round_robin"})
     parts, timer = PARTS[settings.topology], Timer()
     with tempfile.TemporaryDirectory() as folder:
         training = methods.build(
@@ -99,20 +98,19 @@ def breakdown(method: str, sets: dict[str, Any], game: str, seconds: float) -> d
             10**12,
             folder=Path(folder),
         )
+        owner, advance = training, partial(training.advance, 10**12)
+        if settings.topology == "lockstep":
+            owner = training.worker
+        if settings.topology == "async":  # as in the one process of a run that has one core
+            owner = training._build_worker(slice(0, settings.workers))
+            advance = partial(training._turn, 0, owner)
         while training.frames <= getattr(settings, "learning_starts_frames", 0):
-            training.advance(10**12)
-        workers = {
-            "lockstep": lambda: [training.worker],
-            "async": lambda: training._workers,
-            "episodes": lambda: [training],
-            "replay": lambda: [training],
-        }[settings.topology]()
-        for worker in workers:
-            for part, (path, _) in parts.items():
-                timer.wrap(worker, path, part)
+            advance()
+        for part, (path, _) in parts.items():
+            timer.wrap(owner, path, part)
         first, begin = training.frames, time.perf_counter()
         while time.perf_counter() - begin < seconds:
-            training.advance(10**12)
+            advance()
         elapsed = time.perf_counter() - begin
         training.close()
     frames = training.frames - first

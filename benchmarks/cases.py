@@ -221,12 +221,16 @@ def _advance(
     begin = time.perf_counter()
     while time.perf_counter() - begin < warmup_seconds:
         training.advance(10**12)
+    # To the next whole update, which for REINFORCE is many episodes. A3C's processes act for a
+    # while and then update many times: theirs is from standstill to standstill.
+    stands_still = training.state if settings.topology == "async" else lambda: None
+    stands_still()
     first, begin = training.frames, time.perf_counter()
-    # To the next whole update, which for REINFORCE is many episodes.
     while time.perf_counter() - begin < seconds:
         training.advance(10**12)
+    stands_still()
     frames, elapsed = training.frames - first, time.perf_counter() - begin
-    training.state()  # A3C's workers say what they cost when they stand still
+    training.state()  # where processes say what they have cost
     memory = training.peak_memory_of_workers()
     return {"frames_per_second": frames / elapsed, "frames": frames, "workers_memory_bytes": memory}
 

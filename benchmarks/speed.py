@@ -48,7 +48,7 @@ RIVALS = {
     "dqn": "sb3 dqn",
     "a3c_ff": "pfrl a3c_ff",
 }
-# A3C counts a rollout when it is done, and 16 workers of 8 lanes on a core take 2 s for one each.
+# A3C counts a rollout when it is done, and 16 workers of 8 lanes on a core take 7 s for theirs.
 ASYNC_SECONDS = 15.0
 LABELS = {"sb3": "Stable-Baselines3", "envpool": "EnvPool", "pfrl": "PFRL"}
 
@@ -282,8 +282,8 @@ def markdown(report: dict[str, Any]) -> str:
         "Times its peer: the median over the rounds of the ratio within a round. DQN has a memory "
         "of 100,000 decisions, and four lanes where Stable-Baselines3 has one environment. Peers "
         "compute in float32 whatever the row's precision, and PFRL has 16 workers of one emulator "
-        "whatever the row's, and updates as often. A3C's memory counts the pages that its workers "
-        "share once for each of them.",
+        "whatever the row's, and updates as often. A3C has a process a core; its memory counts "
+        "the pages that they share once for each of them.",
         "",
     ]
     return "\n".join(lines)

@@ -228,3 +228,12 @@ sys.exit("no such game")
         speed.measure(SimpleNamespace(key="a2c", command=command), "per_core", "pong", 1)
     with pytest.raises(ProcessLookupError):
         os.kill(int(begun.read_text()), 0)
+
+
+def test_a3cs_window_has_whole_turns_of_its_workers() -> None:
+    """All act, then each updates: an end between would count rollouts that were played before."""
+    sets = {"network": "mnih2013", "workers": 3, "rollout_steps": 8}
+    settings = load_method(cases.METHODS / "a3c_ff.yaml", sets)
+    found = cases.train(settings, "pong", 1, seconds=0.1, warmup_seconds=0.1)
+    assert found["frames"] > 0
+    assert found["frames"] % (3 * 8 * 4) == 0
