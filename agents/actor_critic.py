@@ -57,8 +57,9 @@ RETURN_ESTIMATES = {"n_step": _n_step, "one_step": _one_step}
 class RolloutWorker:
     """Lanes, a network and the gradient of a rollout. Serial, lockstep and A3C alike.
 
-    It may be several workers of A3C together: they act in one batch, with the same weights, and
-    each has as many of the lanes, neighbours, a random stream and a gradient of its own.
+    A worker is what adds up one gradient, in A3C an actor-learner. This may be several of them
+    together: they act in one batch, with the same weights, and each has as many of the lanes,
+    neighbours, a random stream and a gradient of its own.
 
     Args:
         settings: of the method.
@@ -266,10 +267,14 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def joined(lists: Iterable[list[Any]]) -> list[Any]:
         return list(chain.from_iterable(lists))
 
+    def of_lanes(state: dict[str, Any], key: str) -> list[Any]:
+        # Before they were None, a checkpoint had no sums of lanes that had not begun.
+        return state["lanes"][key] or [None] * len(state["starts"])
+
     first = states[0]
     return {
         **first,
-        "lanes": {key: joined(s["lanes"][key] for s in states) for key in first["lanes"]},
+        "lanes": {key: joined(of_lanes(s, key) for s in states) for key in first["lanes"]},
         "starts": joined(s["starts"] for s in states),
         "lstm": first["lstm"]
         and [joined(parts) for parts in zip(*(s["lstm"] for s in states), strict=True)],

@@ -217,7 +217,7 @@ class Episodes(Training):
             policy_weight = targets.advantage(w, values)
             loss = settings.value_loss_weight * targets.value_loss(values, w)
         else:
-            policy_weight, loss = w, torch.zeros((), device=self.device)
+            policy_weight, loss = w, 0 * values.sum()  # of which V's weights get a gradient, 0
         loss = loss + targets.policy_gradient_loss(log_pi, policy_weight)
         return loss - settings.entropy_weight * targets.entropy(logits).sum()
 

@@ -150,12 +150,6 @@ def _convolution_backward(gradient, x, weight, stride, wanted):
     return [part if part is None else part.to(weight.dtype) for part in found]
 
 
-def _first_convolution_gradient(gradient, x, weight, stride):
-    """(dweight, dbias); dweight by pixels that are not scaled."""
-    wanted = [False, True, True]
-    return _convolution_backward(gradient, x, weight, stride, wanted)[1:]
-
-
 def first_convolution_relu_gradient(
     gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d
 ) -> None:
@@ -163,8 +157,8 @@ def first_convolution_relu_gradient(
 
     `gradient`: of y = first_convolution_relu(x, layer), shapes as there; `x` of any dtype.
     """
-    weight_gradient, bias_gradient = _first_convolution_gradient(
-        _relu_gradient(gradient, y), x, layer.weight, layer.stride
+    _, weight_gradient, bias_gradient = _convolution_backward(
+        _relu_gradient(gradient, y), x, layer.weight, layer.stride, [False, True, True]
     )
     torch.mul(weight_gradient, PIXEL_SCALE, out=layer.weight.grad)
     layer.bias.grad.copy_(bias_gradient)

@@ -99,7 +99,7 @@ class Lockstep(Training):
         if len(self._parts) == 1:
             gradient = worker.flat.gradient.float()
         else:  # one after the other: a third of the time that one `sum` of all takes
-            # In float32 written over the first one, which nobody needs before it starts from 0.
+            # In float32 written over the first one, which nobody needs before the next one.
             gradient = self._gradients[0, part].float()
             for other in self._gradients[1:, part]:
                 gradient += other

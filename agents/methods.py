@@ -32,8 +32,9 @@ def divide(settings: MethodSettings, device: str, threads: int) -> tuple[int, in
     """Return how many processes share the lanes of a run that has `threads` cores, and the
     threads of each: of its emulators, and of the first one's arithmetic.
 
-    The others' arithmetic has one: a library with threads must not be forked. A3C's have at least
-    one worker each. Gorila counts its processes itself; each has one thread.
+    The others' arithmetic has one: a library with threads must not be forked. A3C's processes,
+    none of which is the run's own, have a worker each or more. Gorila counts its own; each of
+    these has one thread.
     """
     if settings.topology == "async":
         return min(threads, settings.workers), 1

@@ -91,12 +91,9 @@ class ConvolutionalNetwork(nn.Module):
         features = outputs[-1].detach().requires_grad_()
         loss = loss_of(features)
         parameters = self.head_parameters()
-        entering, *gradients = torch.autograd.grad(loss, [features, *parameters], allow_unused=True)
+        entering, *gradients = torch.autograd.grad(loss, [features, *parameters])
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is None:  # of the value, which REINFORCE does not learn
-                parameter.grad.zero_()
-            else:
-                parameter.grad.copy_(gradient)
+            parameter.grad.copy_(gradient)
         self._trunk_backward(observation, outputs, entering, scale)
         return loss.detach()
 

@@ -27,7 +27,7 @@ class FlatParameters:
 
     Attributes:
         master: float32 weights, [P].
-        gradient: gradients in `dtype`, [P]; backward adds into it.
+        gradient: gradients in `dtype`, [P]; the network's `backward` writes them.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FlatParameters:
         self.publish()
 
     def keep_gradient_in(self, gradient: Tensor) -> None:
-        """Make `gradient` [P], of the network's dtype, the memory that backward adds into."""
+        """Make `gradient` [P], of the network's dtype, the memory of the gradients."""
         self.gradient, offset = gradient, 0
         for parameter in self._parameters:
             parameter.grad = self._view(gradient, offset, parameter.shape)

@@ -174,8 +174,8 @@ class Run:
         return (
             f"{now} {spec.settings.method} {spec.game} seed {spec.seed}: attempt "
             f"{self.earlier['attempts'] + 1} at {self.training.frames} of {spec.budget_frames} "
-            f"frames, {self.device}, host {socket.gethostname()}, pid {os.getpid()}, commit "
-            f"{self.commit[:7]}"
+            f"frames, {self.device}, threads {self.threads}, host {socket.gethostname()}, pid "
+            f"{os.getpid()}, commit {self.commit[:7]}"
         )
 
     def train(self) -> str:

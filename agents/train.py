@@ -66,7 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--threads",
         type=int,
         default=1,
-        help="cores of the run; A3C and Gorila count their own (%(default)s)",
+        help="cores of the run, of A3C one a worker at most; Gorila counts its own (%(default)s)",
     )
     parser.add_argument(
         "--checkpoint-seconds",

@@ -48,7 +48,7 @@ RIVALS = {
     "dqn": "sb3 dqn",
     "a3c_ff": "pfrl a3c_ff",
 }
-# A3C counts a rollout when it is done, and 16 workers of 8 lanes on a core take 7 s for theirs.
+# A3C counts rollouts when they are done; those of 16 workers of 8 lanes take a core 2 to 7 s.
 ASYNC_SECONDS = 15.0
 LABELS = {"sb3": "Stable-Baselines3", "envpool": "EnvPool", "pfrl": "PFRL"}
 

@@ -10,7 +10,8 @@ from agents.config import CPU_ONLY, FRAMES_PER_STEP
 from workflow.study import UNTRAINED, trained_with
 
 BASE_MB = 4000  # one process takes up to 1.5 GB, REINFORCE's with its whole episodes
-WORKER_MB = 250  # of A3C; 16 take 4.3 to 6.0 GB where the pages that they share count for each
+# Of A3C; 16, a process each, take 4.3 to 6.0 GB where the pages that they share count for each.
+WORKER_MB = 250
 REPLAY_BYTES_PER_STEP = (
     7800  # a frame of 84 x 84 and what belongs to it; the pages of its file count
 )
@@ -18,7 +19,10 @@ GORILA_PROCESS_MB = 500  # each has a PyTorch of its own; measured 420
 
 
 def processes(study: Mapping[str, Any], method: str, root: Path) -> int:
-    """Return how many processes of a run of `method` compute: A3C's workers, Gorila's, else one."""
+    """Return how many processes of a run of `method` can compute: A3C's workers, Gorila's, or one.
+
+    With fewer cores A3C has fewer.
+    """
     values = trained_with(study, method, root)
     if "actors" in values:
         return int(values["actors"]) + int(values["learners"])

@@ -224,7 +224,10 @@ def test_workers_together_find_the_gradients_that_each_finds_alone(world, chosen
         assert together.shared.frames.tolist() == [40 * (turn + 1)] * 3
     for state, single in zip(group.states(), singles, strict=True):
         (own,) = single.states()
-        assert (state["lanes"], state["generator"]) == (own["lanes"], own["generator"])
+        for key in ("lanes", "generator", "starts"):
+            assert state[key] == own[key]
+        if own["lstm"] is not None:
+            torch.testing.assert_close(torch.tensor(state["lstm"]), torch.tensor(own["lstm"]))
 
 
 def test_workers_in_turn_differ_in_what_they_play() -> None:

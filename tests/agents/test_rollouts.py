@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agents.actor_critic import RolloutWorker
+from agents.actor_critic import RolloutWorker, join_states
 from tests.agents.worlds import Doors, Recall, Walk, settings, use_tiny_trunk
 
 
@@ -191,3 +191,15 @@ def test_gradient_does_not_accumulate_over_updates(monkeypatch: pytest.MonkeyPat
         norms.append(float(worker.flat.gradient.norm()))
     assert norms[0] > 0.01
     assert norms == [norms[0]] * 4
+
+
+def test_states_of_before_none_stood_for_no_sum_are_joined() -> None:
+    """Of two lanes each, the first pair not begun."""
+    lanes = {"episode": [0, 0], "actions": [b"", b""]}
+    begun, not_begun = (
+        {"lanes": {**lanes, "observations_crc32": sums}, "starts": [False, False], "lstm": None}
+        for sums in ([3, 4], [])
+    )
+    joined = join_states([not_begun, begun])
+    assert joined["lanes"]["observations_crc32"] == [None, None, 3, 4]
+    assert joined["lanes"]["episode"] == [0] * 4

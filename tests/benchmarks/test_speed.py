@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from agents import atari
+from agents.asynchronous import Asynchronous
 from agents.config import load_method
 from agents.experience_replay import ExperienceReplay
 from benchmarks import cases, speed
@@ -230,10 +231,19 @@ sys.exit("no such game")
         os.kill(int(begun.read_text()), 0)
 
 
-def test_a3cs_window_has_whole_turns_of_its_workers() -> None:
+def test_a3cs_window_has_whole_turns_of_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """All act, then each updates: an end between would count rollouts that were played before."""
     sets = {"network": "mnih2013", "workers": 3, "rollout_steps": 8}
     settings = load_method(cases.METHODS / "a3c_ff.yaml", sets)
+    state, standstills = Asynchronous.state, []
+
+    def noted(training: Asynchronous) -> dict:
+        saved = state(training)
+        standstills.append(int(saved["frames"].sum()))
+        return saved
+
+    monkeypatch.setattr(Asynchronous, "state", noted)
     found = cases.train(settings, "pong", 1, seconds=0.1, warmup_seconds=0.1)
-    assert found["frames"] > 0
+    first, last, *_ = standstills
+    assert found["frames"] == last - first > 0
     assert found["frames"] % (3 * 8 * 4) == 0
