@@ -285,7 +285,7 @@ def test_interrupted_training_goes_on(tmp_path: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["frames"], record["attempts"]) == ("finished", 40000, 2)
     begun, stopped, again, finished = (run / "resume/attempts.log").read_text().splitlines()
-    assert "a2c pong seed 0: attempt 1 at 0 of 40000 frames, cpu, host " in begun
+    assert "a2c pong seed 0: attempt 1 at 0 of 40000 frames, cpu, threads 1, host " in begun
     assert stopped.startswith("stopped at ")
     assert f"attempt 2 at {stopped.split()[2]} of 40000" in again
     assert finished == "finished at 40000 frames"
