@@ -29,10 +29,11 @@ def test_readme_tables_are_published() -> None:
         ]
 
 
-def test_readme_speed_is_measured() -> None:
+@pytest.mark.parametrize(("marker", "record"), [("speed", ""), ("a3c_speed", "a3c_pfrl")])
+def test_readme_speed_is_measured(marker: str, record: str) -> None:
     readme = (ROOT / "README.md").read_text()
-    block = readme.split("<!-- speed:begin -->")[1].split("<!-- speed:end -->")[0]
-    measured = (ROOT / "results" / "benchmarks" / "speed.md").read_text().splitlines()
+    block = readme.split(f"<!-- {marker}:begin -->")[1].split(f"<!-- {marker}:end -->")[0]
+    measured = (ROOT / "results" / "benchmarks" / record / "speed.md").read_text().splitlines()
     rows = [line for line in block.splitlines() if line.startswith("|")]
     assert len(rows) > 8
     assert not [row for row in rows if row not in measured]
