@@ -195,7 +195,7 @@ def log(out: Path) -> list[dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_killed_and_resumed_run_is_the_uninterrupted_one(method: str, tmp_path: Path) -> None:
-    """Weights bit by bit and the log in all columns but seconds."""
+    """Weights bit by bit and the log in all columns but seconds, of A3C's process also frames."""
     frames = 12_000 if METHOD_SETTINGS[method] is REPLAY else FRAMES.get(method, 6000)
     finish(method, tmp_path / "whole", frames)
     process = start(method, tmp_path / "killed", frames)
