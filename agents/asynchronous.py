@@ -15,7 +15,7 @@ from agents.actor_critic import RolloutWorker
 from agents.choices import choose
 from agents.config import AsyncSettings
 from agents.lanes import FinishedEpisode
-from agents.optim import clip_gradient, rmsprop_step
+from agents.optim import clipping_divisor, rmsprop_step
 from agents.processes import Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 from agents.shares import shares
@@ -112,7 +112,7 @@ class Asynchronous(Training):
         """Update the shared weights by the gradient of a worker, whose loss is given."""
         shared, settings = self.shared, self.settings
         gradient = worker.flat.gradient.float()  # in float32 the vector itself, the worker's own
-        norm = clip_gradient(gradient, settings.gradient_norm_limit)
+        norm = torch.linalg.vector_norm(gradient)
         require_finite(loss=loss, gradient_norm=norm)
         rmsprop_step(
             shared.weights,
@@ -123,6 +123,7 @@ class Asynchronous(Training):
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
             corrected_update(settings, self.frames // worker.frames_per_rollout),
+            clipping_divisor(norm, settings.gradient_norm_limit),
         )
 
     def advance(self, until_frames: int) -> list[FinishedEpisode]:

@@ -29,8 +29,8 @@ def _number(minimum: float, maximum: float = float("inf")) -> Any:
     return field(metadata={"minimum": minimum, "maximum": maximum})
 
 
-def _above_zero() -> Any:
-    return field(metadata={"above": 0.0})
+def _above_zero(maximum: float = float("inf")) -> Any:
+    return field(metadata={"above": 0.0, "minimum": 0, "maximum": maximum})
 
 
 def _since(earlier: Any, **bounds: float) -> Any:
@@ -64,7 +64,7 @@ class MethodSettings:
 class RmspropSettings(MethodSettings):
     """What every method with RMSProp needs besides: all but Gorila, whose server has AdaGrad."""
 
-    rmsprop_decay: float = _number(0, 1)
+    rmsprop_decay: float = _above_zero(1)
     rmsprop_epsilon: float = _above_zero()  # else 0 / 0 where a gradient is 0
     rmsprop_epsilon_place: str = _choice("inside_sqrt", "outside_sqrt")
 

@@ -17,7 +17,7 @@ from agents.choices import choose, require_known
 from agents.config import FRAMES_PER_STEP, EpisodeSettings
 from agents.lanes import FinishedEpisode, training_seed
 from agents.networks import build_network
-from agents.optim import DTYPES, FlatParameters, clip_gradient, rmsprop_step
+from agents.optim import DTYPES, FlatParameters, clipping_divisor, rmsprop_step
 from agents.schedules import corrected_update, learning_rate, require_finite
 from agents.seeding import derive_seed
 from agents.training import Training
@@ -122,7 +122,7 @@ class Episodes(Training):
             self.restore(begun)
             return []
         self.gradient /= settings.episodes_per_update
-        norm = clip_gradient(self.gradient, settings.gradient_norm_limit)
+        norm = torch.linalg.vector_norm(self.gradient)
         require_finite(gradient_norm=norm)
         rmsprop_step(
             self.flat.master,
@@ -133,6 +133,7 @@ class Episodes(Training):
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
             corrected_update(settings, self.updates),
+            clipping_divisor(norm, settings.gradient_norm_limit),
         )
         # Here, not only at the next gradient: NaN weights play action 0 up to the frame cap first.
         require_finite(weights=self.flat.master.sum())

@@ -13,7 +13,7 @@ from agents import actor_critic
 from agents.actor_critic import RolloutWorker
 from agents.config import FRAMES_PER_STEP, LockstepSettings
 from agents.lanes import FinishedEpisode
-from agents.optim import clip_gradient, rmsprop_step
+from agents.optim import clipping_divisor, rmsprop_step
 from agents.processes import RESTORE_SECONDS, Child, Parent
 from agents.schedules import Diverged, corrected_update, learning_rate, require_finite
 from agents.shares import shares
@@ -106,7 +106,6 @@ class Lockstep(Training):
         norms = gather(float(torch.linalg.vector_norm(gradient)))
         norm = torch.tensor(math.hypot(*norms), device=gradient.device)
         require_finite(loss=torch.tensor(sum(losses)), gradient_norm=norm)
-        clip_gradient(gradient, settings.gradient_norm_limit, norm)
         rmsprop_step(
             self.weights[part],
             gradient,
@@ -116,6 +115,7 @@ class Lockstep(Training):
             settings.rmsprop_epsilon,
             settings.rmsprop_epsilon_place,
             corrected_update(settings, self.frames // self._frames_per_rollout),
+            clipping_divisor(norm, settings.gradient_norm_limit),
         )
 
     # --- several processes: this one leads, and answers each number with those of all

@@ -90,6 +90,7 @@ def rmsprop_step(
     epsilon: float,
     epsilon_place: str,
     corrected_update: int | None = None,
+    divisor: Tensor | None = None,
 ) -> None:
     """RMSProp, not centred; in place, all tensors [P].
 
@@ -99,6 +100,8 @@ def rmsprop_step(
 
     The place matters: an epsilon of 1e-5 inside is one of 3e-3 outside where g is small.
 
+    dtheta is `gradient` over `divisor` (0-d, see `clipping_divisor`), and is left in `gradient`.
+
     g starts at 0, so the first step is 1 / sqrt(1 - alpha) times eta, 10 for 0.99. With the
     number k of this update, from 1, as `corrected_update` it is eta: g / (1 - alpha^k) takes the
     place of g below the fraction line.
@@ -106,31 +109,38 @@ def rmsprop_step(
     Source: Mnih et al. 2016, equations (8) and (9), inside; PyTorch's RMSprop, outside; the
     correction is that of Adam, Kingma and Ba 2015, section 3.
     """
-    if choose("rmsprop_epsilon_place", epsilon_place, INSIDE):
-        correction = 1.0 if corrected_update is None else 1 - decay**corrected_update
-        for scratch, theta, d, g in _chunks(weights, gradient, square_average):
-            g.mul_(decay).addcmul_(d, d, value=1 - decay)
-            torch.div(g, correction, out=scratch).add_(epsilon).rsqrt_()
-            theta.addcmul_(d, scratch, value=-learning_rate)
-        return
-    # Adam without a first moment (beta 0) is this RMSProp, past all bias correction the one
-    # without, and PyTorch has Adam in one pass over the memory. `gradient` stands in for the first
-    # moment: with beta 0 it is written over with itself.
-    torch._fused_adam_(
-        [weights],
-        [gradient],
-        [gradient],
-        [square_average],
-        [],
-        [torch.tensor(float(corrected_update or 1e9), device=weights.device)],
-        lr=learning_rate,
-        beta1=0.0,
-        beta2=decay,
-        weight_decay=0.0,
-        eps=epsilon,
-        amsgrad=False,
-        maximize=False,
-    )
+    inside = choose("rmsprop_epsilon_place", epsilon_place, INSIDE)
+
+    def step(theta: Tensor, d: Tensor, g: Tensor) -> None:
+        # Adam without a first moment (beta 0) is this RMSProp, past all bias correction the one
+        # without, and PyTorch has Adam in one pass over the memory. `d` stands in for the first
+        # moment: with beta 0 it is written over with itself.
+        torch._fused_adam_(
+            [theta],
+            [d],
+            [d],
+            [g],
+            [],
+            [torch.tensor(float(corrected_update or 1e9), device=theta.device)],
+            lr=learning_rate,
+            beta1=0.0,
+            beta2=decay,
+            weight_decay=0.0,
+            eps=0.0 if inside else epsilon,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor,
+        )
+
+    if not inside:
+        return step(weights, gradient, square_average)
+    # Adam's epsilon is outside: one inside is a part of the average that it is given. Not of the
+    # average itself, which other processes may be reading.
+    part = epsilon * (1.0 if corrected_update is None else 1 - decay**corrected_update)
+    for with_epsilon, theta, d, g in _chunks(weights, gradient, square_average):
+        torch.add(g, part / decay, out=with_epsilon)
+        step(theta, d, with_epsilon)
+        torch.sub(with_epsilon, part, out=g)
 
 
 CHUNK = 1 << 17  # parameters; smaller ones stay in a core's cache, but each call costs 4 us
@@ -183,16 +193,24 @@ def centred_rmsprop_step(
         theta.addcmul_(d, scale, value=-learning_rate)
 
 
-def clip_gradient(gradient: Tensor, norm_limit: float, norm: Tensor | None = None) -> Tensor:
+def clipping_divisor(norm: Tensor, norm_limit: float) -> Tensor:
+    """Return what a gradient of the L2 norm `norm` is divided by to have at most `norm_limit`.
+
+    Both are 0-d tensors; at least 1, and 1 with a limit of 0, which stands for none.
+    """
+    if not norm_limit:
+        return torch.ones_like(norm)
+    return ((norm + 1e-6) / norm_limit).clamp(min=1.0)
+
+
+def clip_gradient(gradient: Tensor, norm_limit: float) -> Tensor:
     """Clip `gradient` [P] in place to the L2 norm `norm_limit`, 0 for none; return its norm before.
 
     The norm is a 0-d tensor and is not finite if any element is not: check it before the gradient
-    is used. `norm` is given where `gradient` is a part of a longer one, which has that norm.
+    is used.
     """
-    if norm is None:
-        norm = torch.linalg.vector_norm(gradient)
-    if norm_limit:
-        scale = torch.clamp(norm_limit / (norm + 1e-6), max=1.0)
-        if gradient.is_cuda or scale != 1:  # a GPU would be waited for
-            gradient.mul_(scale)
+    norm = torch.linalg.vector_norm(gradient)
+    divisor = clipping_divisor(norm, norm_limit)
+    if gradient.is_cuda or divisor != 1:  # a GPU would be waited for
+        gradient.div_(divisor)
     return norm

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from agents import networks, optim
-from agents.optim import FlatParameters, centred_rmsprop_step, clip_gradient, rmsprop_step
+from agents.optim import (
+    FlatParameters,
+    centred_rmsprop_step,
+    clip_gradient,
+    clipping_divisor,
+    rmsprop_step,
+)
 
 
 def test_rmsprop_is_pytorchs_where_they_agree() -> None:
@@ -68,6 +74,21 @@ def test_rmsprop_with_epsilon_inside_is_the_formula_in_whatever_chunks(
     rmsprop_step(weights, gradient, g, 0.01, 0.9, 0.1, "inside_sqrt", update)
     torch.testing.assert_close(weights, expected)
     torch.testing.assert_close(g, expected_g)
+
+
+@pytest.mark.parametrize("place", ["inside_sqrt", "outside_sqrt"])
+@pytest.mark.parametrize(("limit", "divisor"), [(0.5, 10.0), (50.0, 1.0), (0.0, 1.0)])
+def test_rmsprop_divides_the_gradient_to_clip_it(place: str, limit: float, divisor: float) -> None:
+    """A gradient of norm 5."""
+    found = []
+    for by in (clipping_divisor(torch.tensor(5.0), limit), None):
+        vectors = torch.ones(2), torch.tensor([3.0, 4.0]), torch.zeros(2)
+        weights, gradient, square_average = vectors
+        if by is None:
+            gradient /= divisor
+        rmsprop_step(weights, gradient, square_average, 0.1, 0.9, 0.01, place, divisor=by)
+        found.append(torch.stack(vectors))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("chunk", [3, 20, 64])

@@ -192,7 +192,7 @@ def updates(
     def spy(*given, **named) -> None:
         arguments = inspect.signature(rmsprop_step).bind(*given, **named).arguments
         found.append(SimpleNamespace(**arguments))
-        found[-1].gradient = found[-1].gradient.clone()
+        found[-1].gradient = found[-1].gradient / found[-1].divisor
         rmsprop_step(*given, **named)
 
     for module in (lockstep, asynchronous, episodes):
