@@ -7,7 +7,8 @@ gradient; nothing here updates weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,6 +25,7 @@ from agents.lanes import TrainingLanes
 from agents.networks import build_network
 from agents.optim import DTYPES, FlatParameters
 from agents.seeding import derive_seed
+from agents.shapes import regroup
 from agents.shares import shares
 
 
@@ -38,6 +40,10 @@ def sample_actions(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 Settings = LockstepSettings | AsyncSettings
+
+# Steps whose gradients are computed in one batch, of as many workers as have so many together: more
+# are no faster, and take memory.
+GRADIENT_BATCH_STEPS = 160
 
 
 def _n_step(_: Settings, rewards: Tensor, discounts: Tensor, v: Tensor, v_end: Tensor) -> Tensor:
@@ -125,6 +131,10 @@ class RolloutWorker:
         self._rollout_state = self._state
         self._outputs: list[Any] = [None] * steps  # of the network's layers, per step
         self._v_end = torch.zeros(lanes)  # V of the states after the rollout
+        # Workers whose gradients are computed in one batch, and those of them not yet asked for.
+        self._at_once = max(1, GRADIENT_BATCH_STEPS // (steps * per_worker))
+        self._left: set[int] = set()
+        self._write: Callable[[int], Tensor] | None = None
         self._begun = False
 
     @property
@@ -142,6 +152,7 @@ class RolloutWorker:
     def collect(self) -> None:
         """Play one rollout with the current weights into the buffers."""
         settings = self.settings
+        self._left, self._write = set(), None
         if not self._begun:
             self._begin(self.lanes.start())
         self._stacks[0].copy_(self._stacks[-1])
@@ -201,33 +212,49 @@ class RolloutWorker:
         lanes that share the random stream: what their workers find adds up. The weights are to be
         those that have played the rollout.
         """
-        settings, own = self.settings, self._lanes_of[worker]
-        rewards = self._rewards[:, own].to(self.device)
-        discounts = self._discounts[:, own].to(self.device)
-        actions = self._actions[:, own].to(self.device).flatten()
+        first = worker - worker % self._at_once
+        if worker not in self._left:
+            together = range(first, min(first + self._at_once, self.workers))
+            self._write = None  # its memory is needed
+            self._write, self._left = self._gradients(together), set(together)
+        self._left.remove(worker)
+        return self._write(worker - first)
 
-        def loss_of(logits: Tensor, values: Tensor) -> Tensor:
-            v = values.detach().view_as(rewards)
-            estimate = self._estimate(settings, rewards, discounts, v, self._v_end[own]).flatten()
-            log_pi = targets.action_log_probability(logits, actions)
-            loss = (
-                targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
-                + settings.value_loss_weight * targets.value_loss(values, estimate)
-                - settings.entropy_weight * targets.entropy(logits).sum()
-            )
-            return loss / self._loss_divisor
-
-        start = self._rollout_state  # made in inference mode: only a clone may enter autograd
-        return self.network.backward(
+    def _gradients(self, together: range) -> Callable[[int], Tensor]:
+        """Return what leaves the gradient of one of those workers in `flat.gradient`."""
+        own = slice(self._lanes_of[together[0]].start, self._lanes_of[together[-1]].stop)
+        start = self._rollout_state
+        return self.network.gradients(
             self._observations[:, own].to(self.device, non_blocking=True),
-            None if start is None else tuple(part[own].clone() for part in start),
+            None if start is None else tuple(part[own] for part in start),
             self._keep[:, own].to(self.device),
-            loss_of,
+            partial(self._losses, own),
+            len(together),
             # A GPU is quicker with one batch of its own than with what many small ones left.
             None
             if self.device.type == "cuda"
             else [[part[own] for part in outputs] for outputs in self._outputs],
         )
+
+    def _losses(self, own: slice, logits: Tensor, values: Tensor) -> Tensor:
+        """L of `backward`, [W], of W workers with the lanes `own`: logits [W, N, A], values [W, N].
+
+        N is T times the lanes of one worker.
+        """
+        settings, workers = self.settings, len(logits)
+        rewards, discounts, actions = (
+            part[:, own].to(self.device) for part in (self._rewards, self._discounts, self._actions)
+        )
+        v = regroup(values.detach(), len(rewards))
+        estimate = self._estimate(settings, rewards, discounts, v, self._v_end[own])
+        estimate, actions = regroup(estimate, workers), regroup(actions, workers)
+        log_pi = targets.action_log_probability(logits, actions)
+        losses = (
+            targets.policy_gradient_loss(log_pi, targets.advantage(estimate, values))
+            + settings.value_loss_weight * targets.value_loss(values, estimate)
+            - settings.entropy_weight * targets.entropy(logits).sum(-1)
+        )
+        return losses / self._loss_divisor
 
     def states(self) -> list[dict[str, Any]]:
         """Of each worker, all but the weights that its next rollout depends on, without tensors.

@@ -15,12 +15,10 @@ channels and takes three times as long for the gradient of the first convolution
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 PIXEL_SCALE = 1 / 255
@@ -87,30 +85,48 @@ def lstm_step(x: Tensor, state: LstmState | None, layer: nn.LSTMCell) -> tuple[L
 
 
 def lstm(
-    x: Tensor,
-    state: LstmState,
-    keep: Tensor,
-    layer: nn.LSTMCell,
-    given: Sequence[Tensor] | None = None,
-) -> Tensor:
-    """Return the hidden states of T steps, [T, B, D] -> [T, B, cells].
+    x: Tensor, state: LstmState, keep: Tensor, layer: nn.LSTMCell
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gates, hidden and cell states of T steps, [T, B, 4 cells] and [T, B, cells].
 
     Args:
         x: inputs, [T, B, D].
         state: before the first step.
         keep: 0 where an episode starts with that step and its state is cleared, else 1, [T, B].
         layer: the cell.
-        given: gates, hidden and cell states of all steps, if `lstm_step` has computed them for
-            the same weights: [T, B, 4 cells], [T, B, cells], [T, B, cells].
     """
-    keep = keep.unsqueeze(2).to(x.dtype)
-    if x.is_cuda:  # PyTorch's cell is one kernel there
-        found = []
-        for t in range(len(x)):
-            state = layer(x[t], (state[0] * keep[t], state[1] * keep[t]))
-            found.append(state[0])
-        return torch.stack(found)
-    return _Lstm.apply(x, *layer.parameters(), state, keep, layer, given)
+    keep, found = keep.unsqueeze(2).to(x.dtype), []
+    for t in range(len(x)):
+        state, gates = lstm_step(x[t], (state[0] * keep[t], state[1] * keep[t]), layer)
+        found.append((gates, *state))
+    gates, hidden, cell = (torch.stack(part) for part in zip(*found, strict=True))
+    return gates, hidden, cell
+
+
+class LstmSteps(NamedTuple):
+    """What an LSTM has computed in T steps; its gradient needs no more.
+
+    [T, B, cells], `gates` [T, B, 4 cells], `keep` [T, B, 1]; `..._before` each step, cleared.
+    """
+
+    gates: Tensor
+    hidden: Tensor
+    cell: Tensor
+    hidden_before: Tensor
+    cell_before: Tensor
+    keep: Tensor
+
+    @classmethod
+    def of(
+        cls, gates: Tensor, hidden: Tensor, cell: Tensor, state: LstmState, keep: Tensor
+    ) -> LstmSteps:
+        """Of what `lstm` returns, the state before the first step, and `keep` [T, B]."""
+        keep = keep.unsqueeze(2).to(gates.dtype)
+        before = (
+            torch.cat([first.unsqueeze(0), later[:-1]]) * keep
+            for first, later in zip(state, (hidden, cell), strict=True)
+        )
+        return cls(gates, hidden, cell, *before, keep)
 
 
 def _convolution_relu(x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -130,12 +146,6 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return (a.to(dtype) @ b.to(dtype)).to(b.dtype)
 
 
-def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
-    if _channels_last(output):  # PyTorch's kernel is slow where the two are laid out differently
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-    return torch.ops.aten.threshold_backward(gradient, output, 0)
-
-
 def _channels_last(x: Tensor) -> bool:
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
@@ -150,83 +160,96 @@ def _convolution_backward(gradient, x, weight, stride, wanted):
     return [part if part is None else part.to(weight.dtype) for part in found]
 
 
-def first_convolution_relu_gradient(
-    gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d
-) -> None:
+def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
+    """Return the gradient of the sums that a ReLU was given, from that of its `output`."""
+    if _channels_last(output):  # PyTorch's kernel is slow where the two are laid out differently
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+    return torch.ops.aten.threshold_backward(gradient, output, 0)
+
+
+def first_convolution_gradient(gradient: Tensor, x: Tensor, layer: nn.Conv2d) -> None:
     """Write the gradient of `layer`'s parameters into their `grad`.
 
-    `gradient`: of y = first_convolution_relu(x, layer), shapes as there; `x` of any dtype.
+    `gradient`: of the layer's sums, before the ReLU, [N, C', H', W']; `x` [N, C, H, W], what it
+    was given, of any dtype.
     """
     _, weight_gradient, bias_gradient = _convolution_backward(
-        _relu_gradient(gradient, y), x, layer.weight, layer.stride, [False, True, True]
+        gradient, x, layer.weight, layer.stride, [False, True, True]
     )
     torch.mul(weight_gradient, PIXEL_SCALE, out=layer.weight.grad)
     layer.bias.grad.copy_(bias_gradient)
 
 
-def convolution_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Conv2d) -> Tensor:
-    """As `first_convolution_relu_gradient`, of y = convolution_relu(x, layer); return that of x."""
-    gradient = _relu_gradient(gradient, y)
+def convolution_gradient(
+    gradient: Tensor, x: Tensor, layer: nn.Conv2d, of_x: bool = True, of_parameters: bool = True
+) -> Tensor | None:
+    """As `first_convolution_gradient`; return that of `x`. Without either, if so asked."""
     x_gradient, weight_gradient, bias_gradient = _convolution_backward(
-        gradient, x, layer.weight, layer.stride, [True] * 3
+        gradient, x, layer.weight, layer.stride, [of_x, of_parameters, of_parameters]
     )
-    layer.weight.grad.copy_(weight_gradient)
-    layer.bias.grad.copy_(bias_gradient)
+    if of_parameters:
+        layer.weight.grad.copy_(weight_gradient)
+        layer.bias.grad.copy_(bias_gradient)
     return x_gradient
 
 
-def linear_relu_gradient(gradient: Tensor, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
-    """As `first_convolution_relu_gradient`, of y = linear_relu(x, layer); return that of x."""
-    gradient = _relu_gradient(gradient, y)
+def linear_gradient(gradient: Tensor, x: Tensor, layer: nn.Linear) -> None:
+    """Write the gradient of `layer`'s parameters into their `grad`.
+
+    `gradient`: of its sums, [N, D']; `x` [N, D], what it was given.
+    """
     if operand_dtype(layer.weight) == layer.weight.dtype:
         torch.mm(gradient.t(), x, out=layer.weight.grad)
     else:
         layer.weight.grad.copy_(_product(gradient.t(), x))
     torch.sum(gradient, 0, out=layer.bias.grad)
+
+
+def linear_input_gradient(gradient: Tensor, layer: nn.Linear) -> Tensor:
+    """Return the gradient of what `layer` was given, [N, D], from that of its sums, [N, D']."""
     return _product(gradient, layer.weight)
 
 
-class _Lstm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x, w_ih, w_hh, b_ih, b_hh, state, keep, layer, given) -> Tensor:
-        if given is None:
-            found, (h, c) = [], state
-            for t in range(len(x)):
-                (h, c), gates = lstm_step(x[t], (h * keep[t], c * keep[t]), layer)
-                found.append((gates, h, c))
-            given = [torch.stack(part) for part in zip(*found, strict=True)]
-        gates, hidden, cell = (part.detach() for part in given)
-        h_before, c_before = (
-            torch.cat([first.unsqueeze(0), later[:-1]]) * keep
-            for first, later in zip(state, (hidden, cell), strict=True)
-        )
-        ctx.layer = layer
-        ctx.save_for_backward(x, gates, cell, h_before, c_before, keep)
-        return hidden
+def lstm_sums_gradient(gradient: Tensor, steps: LstmSteps, layer: nn.LSTMCell) -> Tensor:
+    """Return the gradient of the sums before the gates, [T, B, 4 cells].
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor):
-        x, gates, cell, h_before, c_before, keep = ctx.saved_tensors
-        layer = ctx.layer
-        i, f, g, o = gates.split(layer.hidden_size, dim=2)
-        tanh_c = cell.tanh()
-        # What one unit of dL/dc', and of dL/dh' for o, makes of the sums before each gate.
-        by_c = torch.cat([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)], dim=2)
-        by_h = tanh_c * o * (1 - o)
-        c_by_h = o * (1 - tanh_c * tanh_c)
-        sums = torch.empty_like(gates)  # the gradient by the sums before the gates
-        h_gradient = torch.zeros_like(h_before[0])
-        c_gradient = torch.zeros_like(h_gradient)
-        for t in reversed(range(len(x))):
-            h_gradient = h_gradient + gradient[t]
-            c_gradient = torch.addcmul(c_gradient, h_gradient, c_by_h[t])
-            torch.mul(by_c[t], c_gradient.repeat(1, 3), out=sums[t, :, : by_c.shape[2]])
-            torch.mul(by_h[t], h_gradient, out=sums[t, :, by_c.shape[2] :])
-            h_gradient = _product(sums[t], layer.weight_hh) * keep[t]
-            c_gradient = c_gradient * f[t] * keep[t]
-        sums = sums.flatten(0, 1)
-        w_ih, w_hh = (_product(sums.t(), inputs.flatten(0, 1)) for inputs in (x, h_before))
-        bias = sums.sum(0)
-        x_gradient = _product(sums, layer.weight_ih).view_as(x)
-        return x_gradient, w_ih, w_hh, bias, bias, None, None, None, None
+    `gradient`: of the hidden states, [T, B, cells], by what is behind the LSTM alone.
+    """
+    gates, cell, keep = steps.gates, steps.cell, steps.keep
+    i, f, g, o = gates.split(layer.hidden_size, dim=2)
+    tanh_c = cell.tanh()
+    # What one unit of dL/dc', and of dL/dh' for o, makes of the sums before each gate.
+    by_c = torch.cat([g * i * (1 - i), steps.cell_before * f * (1 - f), i * (1 - g * g)], dim=2)
+    by_h = tanh_c * o * (1 - o)
+    c_by_h = o * (1 - tanh_c * tanh_c)
+    sums = torch.empty_like(gates)
+    h_gradient = torch.zeros_like(cell[0])
+    c_gradient = torch.zeros_like(h_gradient)
+    for t in reversed(range(len(gates))):
+        h_gradient = h_gradient + gradient[t]
+        c_gradient = torch.addcmul(c_gradient, h_gradient, c_by_h[t])
+        torch.mul(by_c[t], c_gradient.repeat(1, 3), out=sums[t, :, : by_c.shape[2]])
+        torch.mul(by_h[t], h_gradient, out=sums[t, :, by_c.shape[2] :])
+        h_gradient = _product(sums[t], layer.weight_hh) * keep[t]
+        c_gradient = c_gradient * f[t] * keep[t]
+    return sums
+
+
+def lstm_input_gradient(sums: Tensor, layer: nn.LSTMCell) -> Tensor:
+    """Return the gradient of the inputs, [N, D], from that of the sums, [N, 4 cells]."""
+    return _product(sums, layer.weight_ih)
+
+
+def lstm_gradient(x: Tensor, sums: Tensor, hidden_before: Tensor, layer: nn.LSTMCell) -> None:
+    """Write the gradient of `layer`'s parameters into their `grad`.
+
+    Args:
+        x: inputs of N steps, [N, D].
+        sums: the gradient of their sums before the gates, [N, 4 cells].
+        hidden_before: hidden states before them, [N, cells].
+        layer: the cell.
+    """
+    layer.weight_ih.grad.copy_(_product(sums.t(), x))
+    layer.weight_hh.grad.copy_(_product(sums.t(), hidden_before))
+    for bias in (layer.bias_ih, layer.bias_hh):
+        torch.sum(sums, 0, out=bias.grad)

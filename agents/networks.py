@@ -13,119 +13,15 @@ from agents import layers, value_targets
 from agents.choices import choose
 from agents.config import GorilaSettings, ReplaySettings
 from agents.layers import LstmState
+from agents.shapes import regroup
+from agents.trunk import ConvolutionalNetwork
 
-# (filters, kernel, stride) per layer, then the units of the fully connected layer.
-TRUNKS = {
-    # Mnih et al. 2013, used by Mnih et al. 2016 in its Atari-subset experiments (supplement 8).
-    "mnih2013": (((16, 8, 4), (32, 4, 2)), 256),
-    # Mnih et al. 2015, used by Mnih et al. 2016 in its 57-game runs (section 5.1).
-    "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
-}
 # Whether weights are drawn anew, and not left as PyTorch has drawn them.
 INITIALISATIONS = {"orthogonal": True, "torch": False}
 # Whether each action has a bias of its own.
 OUTPUT_BIASES = {"per_action": True, "shared": False}
 # Of the gradient that two streams send back to the trunk: Wang et al. 2016, section 4.2.
 DUELING_GRADIENT_SCALE = 1 / math.sqrt(2)
-
-
-class ConvolutionalNetwork(nn.Module):
-    """The trunk of every network: convolutions and a hidden layer, each with a ReLU.
-
-    Args:
-        trunk: a key of `TRUNKS`.
-        observation_shape: of a stack of frames, (frames, height, width).
-        streams: hidden layers side by side, laid out as one with so many times the units.
-    """
-
-    def __init__(
-        self, trunk: str, observation_shape: tuple[int, int, int], streams: int = 1
-    ) -> None:
-        super().__init__()
-        convolutions, self.units = choose("network", trunk, TRUNKS)
-        channels, height, width = observation_shape
-        found = []
-        for filters, kernel, stride in convolutions:
-            found.append(nn.Conv2d(channels, filters, kernel, stride))
-            channels = filters
-            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        self.convolutions = nn.ModuleList(found)
-        self.hidden = nn.Linear(channels * height * width, streams * self.units)
-
-    def _orthogonal(self, gains: dict[nn.Module, float]) -> None:
-        """Draw orthogonal weights, with gain sqrt 2 but for the heads in `gains`; no biases."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def trunk(self, observation: Tensor) -> list[Tensor]:
-        """Run the trunk: uint8 [N, 4, 84, 84] -> the output of each layer, at last [N, units]."""
-        found = []
-        x = observation if self.convolutions else observation.to(self.hidden.weight.dtype)
-        for index, convolution in enumerate(self.convolutions):
-            layer = layers.convolution_relu if index else layers.first_convolution_relu
-            x = layer(x, convolution)
-            found.append(x)
-        found.append(layers.linear_relu(x.flatten(1), self.hidden))
-        return found
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters behind the trunk."""
-        trunk = {id(p) for part in (self.convolutions, self.hidden) for p in part.parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
-
-    def _backward(
-        self,
-        observation: Tensor,
-        outputs: Sequence[Tensor],
-        loss_of: Callable[[Tensor], Tensor],
-        scale: float = 1.0,
-    ) -> Tensor:
-        """Write the gradient of loss_of(features) into the `grad` of all parameters.
-
-        `outputs` is what `trunk` returned for the observation, at last the features; the loss is
-        returned, 0-d. Autograd has only what is behind the trunk; see `_trunk_backward`.
-        """
-        features = outputs[-1].detach().requires_grad_()
-        loss = loss_of(features)
-        parameters = self.head_parameters()
-        entering, *gradients = torch.autograd.grad(loss, [features, *parameters])
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad.copy_(gradient)
-        self._trunk_backward(observation, outputs, entering, scale)
-        return loss.detach()
-
-    @torch.no_grad()
-    def _trunk_backward(
-        self,
-        observation: Tensor,
-        outputs: Sequence[Tensor],
-        gradient: Tensor,
-        scale: float = 1.0,
-    ) -> None:
-        """Write the gradient of the trunk's parameters into their `grad`, without autograd.
-
-        Args:
-            observation: [N, 4, 84, 84], of any dtype; converted by the caller once is faster.
-            outputs: what `trunk` returned for it.
-            gradient: of the last output, [N, units].
-            scale: of the gradient that enters the last convolution.
-        """
-        inputs = [observation, *outputs[:-1]]
-        flat = inputs[-1].flatten(1)
-        gradient = layers.linear_relu_gradient(gradient, flat, outputs[-1], self.hidden)
-        if scale != 1.0:
-            gradient = gradient * scale
-        gradient = gradient.view(inputs[-1].shape)
-        for index in reversed(range(len(self.convolutions))):
-            layer = (
-                layers.convolution_relu_gradient
-                if index
-                else layers.first_convolution_relu_gradient
-            )
-            gradient = layer(gradient, inputs[index], outputs[index], self.convolutions[index])
 
 
 class ActorCriticNetwork(ConvolutionalNetwork):
@@ -200,45 +96,116 @@ class ActorCriticNetwork(ConvolutionalNetwork):
             features = state[0]
         return self._policy(features), state, outputs
 
-    def backward(
+    def gradients(
         self,
         observation: Tensor,
         state: LstmState | None,
         keep: Tensor,
-        loss_of: Callable[[Tensor, Tensor], Tensor],
+        losses_of: Callable[[Tensor, Tensor], Tensor],
+        workers: int = 1,
         outputs: Sequence[Sequence[Tensor]] | None = None,
-    ) -> Tensor:
-        """Write the gradient of a loss of T decisions into the `grad` of all parameters.
+    ) -> Callable[[int], Tensor]:
+        """Return what writes the gradient of a worker's loss into the `grad` of all parameters.
+
+        The B lanes are those of W workers, neighbours, each with as many; N is T * B / W. That
+        function is of the worker's number, 0 to W - 1, and returns the loss, 0-d. What is between
+        the layers has its gradient computed here, for all workers in one batch, and without
+        autograd, which has only the losses.
 
         Args:
             observation: uint8 [T, B, 4, 84, 84].
             state: of the LSTM before the first step.
             keep: 0 where an episode starts with that step, else 1, [T, B]: its LSTM state is
                 cleared.
-            loss_of: the loss (0-d), which is returned, of logits [T*B, A] and values [T*B].
+            losses_of: the losses [W] of logits [W, N, A] and values [W, N], each step by step.
+            workers: W.
             outputs: of each step's `decide`, if the same weights have decided already.
         """
-        steps_and_lanes = observation.shape[:2]
         # As they lie, pixel by pixel: of some lanes of more, flattening would lay them out anew.
-        stacks = observation.movedim(-3, -1).flatten(0, 1).movedim(-1, -3)
+        stacks = regroup(observation.movedim(-3, -1), workers).flatten(0, 1).movedim(-1, -3)
         stacks = stacks.to(layers.operand_dtype(self.hidden.weight))
-        given, of_lstm = [], None
+        with torch.no_grad():
+            given, recurrent = self._given(stacks, state, keep, workers, outputs)
+            features = given[-1]
+            if recurrent is not None:
+                features = regroup(recurrent.hidden, workers).flatten(0, 1)
+            heads = [part.unflatten(0, (workers, -1)) for part in self.heads(features)]
+        logits, values = (part.detach().requires_grad_() for part in heads)
+        losses = losses_of(logits, values)
+        of_logits, of_values = (
+            part.flatten(0, 1).to(features.dtype)
+            for part in torch.autograd.grad(losses.sum(), [logits, values])
+        )
+        of_values = of_values.unsqueeze(1)
+        with torch.no_grad():
+            entering = layers.linear_input_gradient(of_logits, self.policy)
+            entering += layers.linear_input_gradient(of_values, self.value)
+            of_lstm: list[Tensor] = []
+            if recurrent is not None:
+                by_step = regroup(entering.unflatten(0, (workers, -1)), len(observation))
+                sums = layers.lstm_sums_gradient(by_step, recurrent, self.lstm)
+                parts = (sums, recurrent.hidden_before)
+                of_lstm = [given[-1], *(regroup(part, workers).flatten(0, 1) for part in parts)]
+                entering = layers.lstm_input_gradient(of_lstm[1], self.lstm)
+            write_trunk = self.trunk_gradients(stacks, given, entering, workers)
+
+        @torch.no_grad()
+        def write(worker: int) -> Tensor:
+            def own(x: Tensor) -> Tensor:
+                return x.unflatten(0, (workers, -1))[worker]
+
+            layers.linear_gradient(own(of_logits), own(features), self.policy)
+            layers.linear_gradient(own(of_values), own(features), self.value)
+            if recurrent is not None:
+                layers.lstm_gradient(*(own(part) for part in of_lstm), self.lstm)
+            write_trunk(worker)
+            return losses[worker].detach()
+
+        return write
+
+    def _given(
+        self,
+        stacks: Tensor,
+        state: LstmState | None,
+        keep: Tensor,
+        workers: int,
+        outputs: Sequence[Sequence[Tensor]] | None,
+    ) -> tuple[list[Tensor], layers.LstmSteps | None]:
+        """Return the trunk's outputs, worker by worker, and what the LSTM was and is, step by step.
+
+        Computed from `stacks` [W * N, 4, 84, 84], unless `outputs` has them.
+        """
+        depth = len(self.convolutions) + 1
         if outputs is None:
-            with torch.no_grad():
-                given = self.trunk(stacks)
+            given = self.trunk(stacks)
+            found = None
         else:
-            given = [torch.cat(each) for each in zip(*outputs, strict=True)]
-            depth = len(self.convolutions) + 1
-            of_lstm = [part.unflatten(0, steps_and_lanes) for part in given[depth:]]
-            given = given[:depth]
+            of_layers = list(zip(*outputs, strict=True))
+            given = [_join_steps(layer, workers) for layer in of_layers[:depth]]
+            found = [torch.stack(part) for part in of_layers[depth:]]
+        if self.lstm is None:
+            return given, None
+        if found is None:
+            x = regroup(given[-1].unflatten(0, (workers, -1)), len(keep))
+            found = layers.lstm(x, state, keep, self.lstm)
+        return given, layers.LstmSteps.of(*found, state, keep)
 
-        def loss_of_features(features: Tensor) -> Tensor:
-            if self.lstm is not None:
-                x = features.unflatten(0, steps_and_lanes)
-                features = layers.lstm(x, state, keep, self.lstm, of_lstm).flatten(0, 1)
-            return loss_of(*self.heads(features))
+    def backward(
+        self,
+        observation: Tensor,
+        state: LstmState | None,
+        keep: Tensor,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Write the gradient of a loss of T * B steps, which is returned; see `gradients`.
 
-        return self._backward(stacks, given, loss_of_features)
+        `loss_of`: the loss (0-d) of logits [T * B, A] and values [T * B].
+        """
+
+        def losses_of(logits: Tensor, values: Tensor) -> Tensor:
+            return loss_of(logits[0], values[0]).unsqueeze(0)
+
+        return self.gradients(observation, state, keep, losses_of)(0)
 
 
 class ActionValueNetwork(ConvolutionalNetwork):
@@ -308,20 +275,32 @@ class ActionValueNetwork(ConvolutionalNetwork):
         observation = observation.to(layers.operand_dtype(self.hidden.weight))
         with torch.no_grad():
             outputs = self.trunk(observation)
-        found = []
-
-        def loss_of_features(features: Tensor) -> Tensor:
-            found.append(self.heads(features))
-            return loss_of(found[0])
-
+        features = outputs[-1].detach().requires_grad_()
+        q = self.heads(features)
+        loss = loss_of(q)
+        parameters = self.head_parameters()
+        entering, *gradients = torch.autograd.grad(loss, [features, *parameters])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad.copy_(gradient)
         scale = DUELING_GRADIENT_SCALE if self.dueling else 1.0
-        loss = self._backward(observation, outputs, loss_of_features, scale)
-        return loss, found[0].detach()
+        self.trunk_gradients(observation, outputs, entering, scale=scale)(0)
+        return loss.detach(), q.detach()
 
     def forward(self, observation: Tensor, state: None = None) -> tuple[Tensor, Tensor, None]:
         """One decision: uint8 [B, 4, 84, 84] -> Q(s, .) [B, A], max_a Q(s, a) [B], None."""
         q = self.q_values(observation)
         return q, q.amax(dim=1), None
+
+
+def _join_steps(steps: Sequence[Tensor], workers: int) -> Tensor:
+    """Return T outputs [B, ...] of a layer, of the lanes of W workers, as [W * T * B / W, ...].
+
+    Those of a convolution lie pixel by pixel, as its kernels have left them.
+    """
+    images = steps[0].dim() == 4
+    parts = [(x.movedim(1, -1) if images else x).unflatten(0, (workers, -1)) for x in steps]
+    joined = torch.cat(parts, dim=1).flatten(0, 1)
+    return joined.movedim(-1, 1) if images else joined
 
 
 def build_network(

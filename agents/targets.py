@@ -155,11 +155,11 @@ def action_log_probability(logits: Tensor, a: Tensor) -> Tensor:
         log pi(a_t | s_t) = logits[a_t] - logsumexp(logits)
 
     Args:
-        logits: unnormalised log-probabilities, [N, A].
-        a: actions, int64 [N].
+        logits: unnormalised log-probabilities, [..., A].
+        a: actions, int64 [...].
 
     Returns:
-        log pi(a_t | s_t), [N].
+        log pi(a_t | s_t), [...].
     """
     return torch.log_softmax(logits, dim=-1).gather(-1, a.unsqueeze(-1)).squeeze(-1)
 
@@ -170,16 +170,16 @@ def policy_gradient_loss(log_pi: Tensor, weight: Tensor) -> Tensor:
         L = - sum_t log pi(a_t | s_t) w_t
 
     Args:
-        log_pi: log pi(a_t | s_t), any shape.
+        log_pi: log pi(a_t | s_t), [N] or [W, N].
         weight: return or advantage, same shape; taken as a constant.
 
     Returns:
-        L, a scalar.
+        L, a scalar or [W].
 
     Source: lecture, "REINFORCE (1992)" (w = return) and "Actor-Critic" (w = advantage).
     """
     same_shape(log_pi=log_pi, weight=weight)
-    return -(log_pi * weight.detach()).sum()
+    return -(log_pi * weight.detach()).sum(-1)
 
 
 def value_loss(v: Tensor, target: Tensor) -> Tensor:
@@ -188,16 +188,16 @@ def value_loss(v: Tensor, target: Tensor) -> Tensor:
         L = sum_t (y_t - V(s_t))^2
 
     Args:
-        v: V(s_t), any shape.
+        v: V(s_t), [N] or [W, N].
         target: y_t, same shape; taken as a constant.
 
     Returns:
-        L, a scalar.
+        L, a scalar or [W].
 
     Source: lecture, "Advantage Actor-Critic", policy evaluation.
     """
     same_shape(v=v, target=target)
-    return (target.detach() - v).square().sum()
+    return (target.detach() - v).square().sum(-1)
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -206,10 +206,10 @@ def entropy(logits: Tensor) -> Tensor:
         H(pi(. | s)) = - sum_a pi(a | s) log pi(a | s)
 
     Args:
-        logits: unnormalised log-probabilities, [N, A].
+        logits: unnormalised log-probabilities, [..., A].
 
     Returns:
-        H, [N].
+        H, [...].
 
     Source: lecture, "Entropy Regularisation"; Mnih et al. 2016, section 4.
     """

@@ -19,7 +19,7 @@ LAYERS = [
     ("files",),
     ("choices", "seeding", "config", "machine", "shapes", "shares", "sum_tree", "usage"),
     ("layers", "ray_cluster", "stacks", "processes"),
-    ("targets", "value_targets"),
+    ("targets", "trunk", "value_targets"),
     ("schedules", "atari", "trace", "networks", "optim", "checkpoint", "provenance"),
     ("lanes", "replay", "parameter_server"),
     ("actor_critic", "q_learning", "training"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents import checkpoint, methods, processes, train
+from agents import actor_critic, checkpoint, methods, processes, train
 from agents.actor_critic import RolloutWorker
 from agents.atari import AtariLanes, protocol
 from agents.run import Run
@@ -195,8 +195,15 @@ def pong(lanes: int) -> AtariLanes:
         (pong, {"lstm_cells": 4, "network": "nature"}),
     ],
 )
-def test_workers_together_find_the_gradients_that_each_finds_alone(world, chosen) -> None:
-    """With the weights that they have read together; then each updates the shared ones."""
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_workers_together_find_the_gradients_that_each_finds_alone(
+    monkeypatch: pytest.MonkeyPatch, world, chosen, at_once: int
+) -> None:
+    """With the weights that they have read together; then each updates the shared ones.
+
+    Whether the gradients of one worker, of two or of all are computed in one batch.
+    """
+    monkeypatch.setattr(actor_critic, "GRADIENT_BATCH_STEPS", 10 * at_once)
     together, alone = (build(world, workers=3, lanes_per_worker=2, **chosen) for _ in range(2))
     group = together._build_worker(slice(0, 3))
     singles = [alone._build_worker(slice(index, index + 1)) for index in range(3)]

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from agents import checkpoint, gorila, methods, networks, ray_cluster
+from agents import checkpoint, gorila, methods, ray_cluster
 from agents.gorila_processes import KINDS
 from agents.parameter_server import ParameterShard
+from agents.trunk import TRUNKS
 from tests.agents import worlds
 from tests.agents.gorila_world import BUDGET, shard, solves, tiny
 from tests.agents.worlds import METHODS, Doors, recent, use_tiny_trunk
@@ -180,7 +181,7 @@ def test_what_a_replaced_actor_still_reports_is_not_counted(ray: Any) -> None:
 
 def run_on_two_nodes() -> None:
     """Train on two nodes of this machine, one of which is lost on the way. Run as a process."""
-    networks.TRUNKS["mnih2013"] = ((), worlds.UNITS)
+    TRUNKS["mnih2013"] = ((), worlds.UNITS)
     os.environ.update(ray_cluster.ENVIRONMENT)
     ray = ray_cluster.import_ray()
     from ray.cluster_utils import Cluster

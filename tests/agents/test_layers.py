@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -25,13 +27,18 @@ def gradients(y: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]
     return list(torch.autograd.grad((y * weight_of(y)).sum(), inputs))
 
 
-def written(gradient, y: torch.Tensor, x: torch.Tensor, layer: nn.Module) -> list[torch.Tensor]:
+def write(gradient, sums: torch.Tensor, x: torch.Tensor, layer: nn.Module) -> list[torch.Tensor]:
     """What `gradient` of `layers` writes over what is there, after what it returns."""
     for parameter in layer.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
     with torch.no_grad():
-        returned = gradient(weight_of(y), x, y, layer)
+        returned = gradient(sums, x, layer)
     return [*([] if returned is None else [returned]), layer.weight.grad, layer.bias.grad]
+
+
+def of_sums(y: torch.Tensor) -> torch.Tensor:
+    """The gradient of what a ReLU made `y` of."""
+    return layers.relu_gradient(weight_of(y), y)
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -60,7 +67,7 @@ def test_first_convolution(
         found = layers.first_convolution_relu(x, layer)
     torch.testing.assert_close(found, expected, **tolerance(dtype))
     want = gradients(expected, [layer.weight, layer.bias])
-    got = written(layers.first_convolution_relu_gradient, found, x, layer)
+    got = write(layers.first_convolution_gradient, of_sums(found), x, layer)
     for ours, theirs in zip(got, want, strict=True):
         scale = theirs.abs().max()
         torch.testing.assert_close(ours / scale, theirs / scale, **tolerance(dtype))
@@ -76,7 +83,13 @@ def test_convolution(layout: torch.memory_format) -> None:
         found = layers.convolution_relu(x, layer)
     torch.testing.assert_close(found, expected)
     want = gradients(expected, [x, layer.weight, layer.bias])
-    torch.testing.assert_close(written(layers.convolution_relu_gradient, found, x, layer), want)
+    sums = of_sums(found)
+    torch.testing.assert_close(write(layers.convolution_gradient, sums, x, layer), want)
+    of_parameters = partial(layers.convolution_gradient, of_x=False)
+    torch.testing.assert_close(write(of_parameters, sums, x, layer), want[1:])
+    of_x = partial(layers.convolution_gradient, of_parameters=False)
+    untouched = [torch.full_like(parameter, 7.0) for parameter in layer.parameters()]
+    torch.testing.assert_close(write(of_x, sums, x, layer), [want[0], *untouched])
 
 
 def test_linear() -> None:
@@ -88,35 +101,38 @@ def test_linear() -> None:
         found = layers.linear_relu(x, layer)
     torch.testing.assert_close(found, expected)
     want = gradients(expected, [x, layer.weight, layer.bias])
-    torch.testing.assert_close(written(layers.linear_relu_gradient, found, x, layer), want)
+    torch.testing.assert_close(write(layers.linear_gradient, of_sums(found), x, layer), want[1:])
+    with torch.no_grad():
+        torch.testing.assert_close(layers.linear_input_gradient(of_sums(found), layer), want[0])
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
-def test_lstm(given: bool) -> None:
+def test_lstm() -> None:
     """Three episodes in two lanes: their states are cleared where `keep` is 0."""
     torch.manual_seed(0)
     layer = nn.LSTMCell(5, 3).double()
     x = torch.randn(6, 2, 5, dtype=torch.float64, requires_grad=True)
-    state = tuple(torch.randn(2, 3, dtype=torch.float64) for _ in range(2))
+    start = tuple(torch.randn(2, 3, dtype=torch.float64) for _ in range(2))
     keep = torch.ones(6, 2)
     keep[0, 1] = keep[3, 0] = 0
-    expected, inner = [], []
-    theirs = ours = state
+    state, expected, cells = start, [], []
     for t in range(6):
-        theirs = layer(x[t], tuple(part * keep[t].unsqueeze(1) for part in theirs))
-        expected.append(theirs[0])
-        with torch.no_grad():
-            masked = tuple(part * keep[t].unsqueeze(1) for part in ours)
-            ours, gates = layers.lstm_step(x[t], masked, layer)
-        torch.testing.assert_close(ours, theirs)
-        inner.append((gates, *ours))
+        state = layer(x[t], tuple(part * keep[t].unsqueeze(1) for part in state))
+        expected.append(state[0])
+        cells.append(state[1])
     expected = torch.stack(expected)
     parameters = [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
     want = gradients(expected, [x, *parameters])
-    outputs = [torch.stack(part) for part in zip(*inner, strict=True)] if given else None
-    found = layers.lstm(x, state, keep, layer, outputs)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(gradients(found, [x, *parameters]), want)
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 7.0)
+    with torch.no_grad():
+        found = layers.lstm(x, start, keep, layer)
+        steps = layers.LstmSteps.of(*found, start, keep)
+        sums = layers.lstm_sums_gradient(weight_of(expected), steps, layer)
+        of_x = layers.lstm_input_gradient(sums.flatten(0, 1), layer).view_as(x)
+        flat = [part.flatten(0, 1) for part in (x, sums, steps.hidden_before)]
+        layers.lstm_gradient(*flat, layer)
+    torch.testing.assert_close(list(found[1:]), [expected, torch.stack(cells)])
+    torch.testing.assert_close([of_x, *(parameter.grad for parameter in parameters)], want)
 
 
 PRODUCTS = {"convolution", "convolution_backward", "mm", "addmm", "addmm_", "bmm", "baddbmm"}
@@ -145,9 +161,14 @@ def policy_gradients(cells: int) -> list[torch.Tensor]:
             logits, state, found = network.decide(step, state)
             outputs.append(found)
     start, keep = network.initial_state(2), torch.ones(3, 2)
-    loss = network.backward(
-        observation, start, keep, lambda z, v: (z.log_softmax(1)[:, 2] * v).sum(), outputs
+    write_gradient = network.gradients(
+        observation,
+        start,
+        keep,
+        lambda z, v: (z.log_softmax(2)[:, :, 2] * v).sum(1),
+        outputs=outputs,
     )
+    loss = write_gradient(0)
     return [logits, loss, flat.gradient]
 
 

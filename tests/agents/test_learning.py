@@ -145,11 +145,13 @@ def test_fails_when_the_value_is_of_the_state_before(
 def test_recall_needs_the_lstm_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state cleared at each step leaves chance."""
     network = networks.ActorCriticNetwork
-    decide, backward = network.decide, network.backward
+    decide, gradients = network.decide, network.gradients
+
+    def without_state(self, o, state, keep, losses_of, workers, outputs):
+        return gradients(self, o, state, 0 * keep, losses_of, workers)
+
     monkeypatch.setattr(network, "decide", lambda self, o, state=None: decide(self, o, None))
-    monkeypatch.setattr(
-        network, "backward", lambda self, o, s, keep, loss, _: backward(self, o, s, 0 * keep, loss)
-    )
+    monkeypatch.setattr(network, "gradients", without_state)
     assert not solved("a3c_lstm", SEEDS[0])
 
 

@@ -7,8 +7,9 @@ import torch
 
 from agents import layers, networks, stacks
 from agents.actor_critic import sample_actions
-from agents.networks import ConvolutionalNetwork, build_network
+from agents.networks import build_network
 from agents.optim import FlatParameters
+from agents.trunk import ConvolutionalNetwork
 
 
 @pytest.mark.parametrize(
@@ -100,28 +101,31 @@ def test_orthogonal_action_values_have_heads_of_gain_1(dueling: bool) -> None:
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["computed", "given"])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("cells", [0, 8])
 @pytest.mark.parametrize("trunk", ["nature", "mnih2013"])
-def test_backward_is_autograd_of_forward_step_by_step(
-    monkeypatch: pytest.MonkeyPatch, trunk: str, cells: int, given: bool
+def test_gradients_are_autograd_of_forward_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, trunk: str, cells: int, workers: int, given: bool
 ) -> None:
-    """With the state cleared where `keep` is 0, whatever was in `grad`, for two lanes of three.
+    """With the state cleared where `keep` is 0, whatever was in `grad`, for four lanes of five.
 
-    Where outputs are given, nothing is computed a second time.
+    Those of one worker or two, asked for in either order. Where outputs are given, nothing is
+    computed a second time.
     """
     network = build_network(trunk, 3, cells, "torch", 0, (4, 44, 44))
     flat = FlatParameters(network)
     generator = torch.Generator().manual_seed(0)
-    pixels = stacks.empty((5, 3, 4, 44, 44))
+    pixels = stacks.empty((5, 5, 4, 44, 44))
     pixels.copy_(torch.randint(0, 256, pixels.shape, dtype=torch.uint8, generator=generator))
     pixels = pixels[:, 1:]
-    keep = torch.ones(5, 2)
-    keep[2, 1] = keep[0, 0] = 0
-    start = tuple(torch.randn(2, cells, generator=generator) for _ in range(2)) if cells else None
-    wanted = torch.randn(10, generator=generator)
+    keep = torch.ones(5, 4)
+    keep[2, 1] = keep[0, 0] = keep[3, 3] = 0
+    start = tuple(torch.randn(4, cells, generator=generator) for _ in range(2)) if cells else None
+    wanted = torch.randn(5, 4, generator=generator)  # by step and lane
+    by_worker = wanted.unflatten(1, (workers, -1)).transpose(0, 1)  # [W, T, lanes of a worker]
 
-    def loss_of(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return (wanted * (logits.log_softmax(1)[:, 2] + values.square())).sum()
+    def losses_of(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return (by_worker.flatten(1) * (logits.log_softmax(-1)[..., 2] + values.square())).sum(1)
 
     state, logits, values, outputs = start, [], [], []
     for t in range(5):
@@ -131,16 +135,23 @@ def test_backward_is_autograd_of_forward_step_by_step(
         z, v, state = network(pixels[t], state)
         logits.append(z)
         values.append(v)
-    expected_loss = loss_of(torch.cat(logits), torch.cat(values))
-    expected_loss.backward()
-    expected = flat.gradient.clone()
-    flat.gradient.fill_(7.0)
+    terms = wanted * (torch.stack(logits).log_softmax(2)[:, :, 2] + torch.stack(values).square())
+    expected = []
+    for own in range(workers):
+        lanes = slice(own * 4 // workers, (own + 1) * 4 // workers)
+        flat.gradient.zero_()
+        loss = terms[:, lanes].sum()
+        loss.backward(retain_graph=True)
+        expected.append((loss.detach(), flat.gradient.clone()))
     if given:
         monkeypatch.delattr(ConvolutionalNetwork, "trunk")
         monkeypatch.delattr(layers, "lstm_step")
-    loss = network.backward(pixels, start, keep, loss_of, outputs if given else None)
-    torch.testing.assert_close(loss, expected_loss.detach())
-    assert (flat.gradient - expected).norm() < 1e-5 * expected.norm()
+    flat.gradient.fill_(7.0)
+    write = network.gradients(pixels, start, keep, losses_of, workers, outputs if given else None)
+    for own in reversed(range(workers)):
+        expected_loss, gradient = expected[own]
+        torch.testing.assert_close(write(own), expected_loss)
+        assert (flat.gradient - gradient).norm() < 1e-5 * gradient.norm()
 
 
 def test_sampled_actions_follow_the_policy() -> None:

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from agents import config, networks
+from agents import config
 from agents.atari import Step
 from agents.lanes import FinishedEpisode
+from agents.trunk import TRUNKS
 
 METHODS = Path(__file__).resolve().parents[2] / "config" / "methods"
 UNITS = 32  # of the trunk without convolutions that `use_tiny_trunk` puts in
@@ -31,7 +32,7 @@ ASYNC = {"workers": 2, "lanes_per_worker": 4, "schedule": "round_robin"}
 
 def use_tiny_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the smallest trunk by one hidden layer without convolutions."""
-    monkeypatch.setitem(networks.TRUNKS, "mnih2013", ((), UNITS))
+    monkeypatch.setitem(TRUNKS, "mnih2013", ((), UNITS))
 
 
 def settings(method: str, **overrides: Any) -> config.MethodSettings:
