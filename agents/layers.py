@@ -2,8 +2,8 @@
 
 Same numbers as PyTorch's own, to rounding, with two savings:
 
-- a gradient is computed from the output that acting has left (`y`, `given`), without another pass
-  forward and without autograd, and the largest is written where it belongs;
+- a gradient is computed from the outputs that acting has left, without another pass forward and
+  without autograd, and written where it belongs;
 - that of an LSTM's matrices is computed once for all steps.
 
 Where the processor has no instructions for bfloat16, its products are computed by kernels of

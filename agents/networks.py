@@ -108,9 +108,9 @@ class ActorCriticNetwork(ConvolutionalNetwork):
         """Return what writes the gradient of a worker's loss into the `grad` of all parameters.
 
         The B lanes are those of W workers, neighbours, each with as many; N is T * B / W. That
-        function is of the worker's number, 0 to W - 1, and returns the loss, 0-d. What is between
-        the layers has its gradient computed here, for all workers in one batch, and without
-        autograd, which has only the losses.
+        function is of the worker's number, 0 to W - 1, and returns the loss, 0-d; nothing else may
+        write into `grad` before it was called. What is between the layers has its gradient computed
+        here, for all workers in one batch, and without autograd, which has only the losses.
 
         Args:
             observation: uint8 [T, B, 4, 84, 84].

@@ -78,7 +78,8 @@ class ConvolutionalNetwork(nn.Module):
         """Return what writes the gradient of the trunk's parameters into their `grad`.
 
         It is a function of the worker's number, 0 to W - 1, and writes the gradient of the worker's
-        part of the batch. No autograd.
+        part of the batch; where there is one worker, its gradient is written already here. No
+        autograd.
 
         Args:
             observation: [N, 4, 84, 84], of any dtype; converted by the caller once is faster.

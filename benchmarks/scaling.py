@@ -91,11 +91,12 @@ def draw(report: dict[str, Any]) -> Figure:
     runs = report["runs"]
     workers = [run["workers"] for run in runs]
     first = runs[0]["frames_per_second"]
+    look = dict(zip(("color", "marker", "linestyle"), plot_style.STYLES["a3c_ff"], strict=True))
     speed.plot(
         workers,
         [run["frames_per_second"] / first for run in runs],
         label=f"frames/s here, {report['cores']} cores",
-        **plot_style.style("a3c_ff"),
+        **look,
     )
     speed.plot(
         list(PUBLISHED_SPEEDUP),
@@ -113,7 +114,7 @@ def draw(report: dict[str, Any]) -> Figure:
         [run["score"] for run in scored],
         [run["score_standard_error"] or 0 for run in scored],
         capsize=3,
-        **plot_style.style("a3c_ff"),
+        **look,
     )
     score.set(
         xlabel="workers",
