@@ -237,6 +237,19 @@ def test_workers_together_find_the_gradients_that_each_finds_alone(
             torch.testing.assert_close(torch.tensor(state["lstm"]), torch.tensor(own["lstm"]))
 
 
+def test_a_gradient_is_of_the_last_rollout_though_one_before_was_not_asked_for() -> None:
+    found = []
+    for asked in ([], [0]):
+        group = build(Doors, workers=2)._build_worker(slice(0, 2))
+        group.collect()
+        for worker in asked:
+            group.backward(worker)
+        group.collect()
+        found.append((group.backward(1), group.flat.gradient.clone()))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_workers_in_turn_differ_in_what_they_play() -> None:
     """Each has its own episodes and its own random stream."""
     training = build(lambda lanes: Walk(lanes, 50), schedule="round_robin")
