@@ -41,8 +41,8 @@ def sample_actions(logits: Tensor, uniform: Tensor) -> Tensor:
 
 Settings = LockstepSettings | AsyncSettings
 
-# Steps whose gradients are computed in one batch, of as many workers as have so many together: more
-# are no faster, and take memory.
+# At most so many steps of several workers have their gradients computed in one batch; of one worker
+# any number. More are no faster and take memory.
 GRADIENT_BATCH_STEPS = 160
 
 
@@ -218,7 +218,10 @@ class RolloutWorker:
             self._write = None  # its memory is needed
             self._write, self._left = self._gradients(together), set(together)
         self._left.remove(worker)
-        return self._write(worker - first)
+        write = self._write
+        if not self._left:
+            self._write = None
+        return write(worker - first)
 
     def _gradients(self, together: range) -> Callable[[int], Tensor]:
         """Return what leaves the gradient of one of those workers in `flat.gradient`."""

@@ -29,8 +29,13 @@ def _number(minimum: float, maximum: float = float("inf")) -> Any:
     return field(metadata={"minimum": minimum, "maximum": maximum})
 
 
-def _above_zero(maximum: float = float("inf")) -> Any:
-    return field(metadata={"above": 0.0, "minimum": 0, "maximum": maximum})
+def _above_zero() -> Any:
+    return field(metadata={"above": 0.0})
+
+
+def _between(low: float, high: float) -> Any:
+    """A number between the two, neither of them allowed."""
+    return field(metadata={"above": low, "below": high})
 
 
 def _since(earlier: Any, **bounds: float) -> Any:
@@ -64,7 +69,7 @@ class MethodSettings:
 class RmspropSettings(MethodSettings):
     """What every method with RMSProp needs besides: all but Gorila, whose server has AdaGrad."""
 
-    rmsprop_decay: float = _above_zero(1)
+    rmsprop_decay: float = _between(0, 1)  # 0 would divide by 0, 1 would never learn g
     rmsprop_epsilon: float = _above_zero()  # else 0 / 0 where a gradient is 0
     rmsprop_epsilon_place: str = _choice("inside_sqrt", "outside_sqrt")
 
@@ -232,6 +237,8 @@ def _check(where: str, spec: dataclasses.Field, kind: type, value: Any) -> Any:
         raise ValueError(f"{where}: {spec.name}: unknown value {value!r}; allowed: {known}")
     if "above" in spec.metadata and value <= spec.metadata["above"]:
         raise ValueError(f"{where}: {spec.name}: {value!r} is not above {spec.metadata['above']}")
+    if "below" in spec.metadata and value >= spec.metadata["below"]:
+        raise ValueError(f"{where}: {spec.name}: {value!r} is not below {spec.metadata['below']}")
     if "minimum" in spec.metadata:
         low, high = spec.metadata["minimum"], spec.metadata["maximum"]
         if not low <= value <= high:

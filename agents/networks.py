@@ -28,7 +28,7 @@ class ActorCriticNetwork(ConvolutionalNetwork):
     """Policy and value of a stack of frames, on a shared trunk.
 
     Args:
-        trunk: a key of `TRUNKS`.
+        trunk: a key of `trunk.TRUNKS`.
         actions: A, the number of actions.
         lstm_cells: LSTM cells between the trunk and the heads; 0 for a feed-forward network.
         initialisation: "orthogonal" (gain sqrt 2, policy head 0.01, value head 1) or "torch"
@@ -84,7 +84,7 @@ class ActorCriticNetwork(ConvolutionalNetwork):
     def decide(
         self, observation: Tensor, state: LstmState | None = None
     ) -> tuple[Tensor, LstmState | None, list[Tensor]]:
-        """`forward` without values: logits, next LSTM state, all layers' outputs for `backward`.
+        """`forward` without values: logits, next LSTM state, all layers' outputs for `gradients`.
 
         The outputs of the LSTM come last: its gates and the next state.
         """
@@ -108,9 +108,10 @@ class ActorCriticNetwork(ConvolutionalNetwork):
         """Return what writes the gradient of a worker's loss into the `grad` of all parameters.
 
         The B lanes are those of W workers, neighbours, each with as many; N is T * B / W. That
-        function is of the worker's number, 0 to W - 1, and returns the loss, 0-d; nothing else may
-        write into `grad` before it was called. What is between the layers has its gradient computed
-        here, for all workers in one batch, and without autograd, which has only the losses.
+        function is of the worker's number, 0 to W - 1, and returns the loss, 0-d. Of one worker
+        alone the trunk's gradient is written already here: call it at once. What is between the
+        layers has its gradient computed here, for all workers in one batch, and without autograd,
+        which has only the losses.
 
         Args:
             observation: uint8 [T, B, 4, 84, 84].
@@ -214,7 +215,7 @@ class ActionValueNetwork(ConvolutionalNetwork):
     The streams, V and the advantages, are halves of one hidden layer: one matrix product.
 
     Args:
-        trunk: a key of `TRUNKS`.
+        trunk: a key of `trunk.TRUNKS`.
         actions: A, the number of actions.
         dueling: whether Q is V plus advantages (Wang et al. 2016), on two hidden layers.
         output_bias: "per_action", or "shared": one number for all (van Hasselt et al. 2016). An

@@ -27,7 +27,7 @@ class FlatParameters:
 
     Attributes:
         master: float32 weights, [P].
-        gradient: gradients in `dtype`, [P]; the network's `backward` writes them.
+        gradient: gradients in `dtype`, [P]; a network writes them.
     """
 
     def __init__(

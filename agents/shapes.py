@@ -13,8 +13,5 @@ def same_shape(**tensors: Tensor) -> None:
 
 
 def regroup(x: Tensor, parts: int) -> Tensor:
-    """Return [S, P * L, ...] as [P, S * L, ...]: by lane first what was by step first, or back.
-
-    With one part it is a view.
-    """
+    """Return [S, P * L, ...] as [P, S * L, ...]: by lane first what was by step first, or back."""
     return x.unflatten(1, (parts, -1)).transpose(0, 1).flatten(1, 2)

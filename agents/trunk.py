@@ -89,17 +89,18 @@ class ConvolutionalNetwork(nn.Module):
             scale: of the gradient that enters the last convolution.
         """
         inputs = [observation, *outputs[:-1]]
-        # A kernel that computes both gradients of a convolution is faster than two.
-        at_once = workers == 1
-        sums = self._backpropagate(inputs, outputs, gradient, scale, at_once)
+        if (
+            workers == 1
+        ):  # a kernel that computes both gradients of a convolution is quicker than two
+            self._backpropagate(inputs, outputs, gradient, scale, write=True)
+            return lambda worker: None
+        sums = self._backpropagate(inputs, outputs, gradient, scale, write=False)
 
         def write(worker: int) -> None:
-            if not at_once:
-                inputs_and_sums = (
-                    [x.unflatten(0, (workers, -1))[worker] for x in found]
-                    for found in (inputs, sums)
-                )
-                self._write_trunk_gradient(*inputs_and_sums)
+            own = (
+                [x.unflatten(0, (workers, -1))[worker] for x in found] for found in (inputs, sums)
+            )
+            self._write_trunk_gradient(*own)
 
         return write
 
@@ -119,22 +120,28 @@ class ConvolutionalNetwork(nn.Module):
             outputs: of each, after the ReLU.
             gradient: of the last one's output, [N, units].
             scale: of the gradient that enters the last convolution.
-            write: whether to write that of the layers' parameters into their `grad` at once.
+            write: whether to write that of the layers' parameters into their `grad` at once, and
+                return nothing.
         """
-        found = [layers.relu_gradient(gradient, outputs[-1])]
+        found = []
+        sums = layers.relu_gradient(gradient, outputs[-1])
         if write:
-            layers.linear_gradient(found[0], inputs[-1].flatten(1), self.hidden)
-        gradient = layers.linear_input_gradient(found[0], self.hidden)
+            layers.linear_gradient(sums, inputs[-1].flatten(1), self.hidden)
+        else:
+            found.append(sums)
+        gradient = layers.linear_input_gradient(sums, self.hidden)
         if scale != 1.0:
             gradient = gradient * scale
         gradient = gradient.view(inputs[-1].shape)
         for index in reversed(range(len(self.convolutions))):
             x, layer = inputs[index], self.convolutions[index]
-            found.append(layers.relu_gradient(gradient, outputs[index]))
+            sums = layers.relu_gradient(gradient, outputs[index])
+            if not write:
+                found.append(sums)
             if index:
-                gradient = layers.convolution_gradient(found[-1], x, layer, of_parameters=write)
+                gradient = layers.convolution_gradient(sums, x, layer, of_parameters=write)
             elif write:
-                layers.first_convolution_gradient(found[-1], x, layer)
+                layers.first_convolution_gradient(sums, x, layer)
         return found[::-1]
 
     @torch.no_grad()

@@ -191,7 +191,7 @@ def pong(lanes: int) -> AtariLanes:
     ("world", "chosen"),
     [
         (lambda lanes: Walk(lanes, 7), {"lstm_cells": 0}),
-        (lambda lanes: Walk(lanes, 7), {"lstm_cells": 4}),
+        (lambda lanes: Walk(lanes, 7), {"lstm_cells": 4, "return_estimate": "one_step"}),
         (pong, {"lstm_cells": 4, "network": "nature"}),
     ],
 )

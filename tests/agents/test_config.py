@@ -87,6 +87,8 @@ def a2c(tmp_path: Path, **changes: object) -> Path:
         ({"gamma": float("nan")}, ["gamma", "nan", "[0, 1]"]),
         ({"learning_rate": float("inf")}, ["learning_rate", "inf", "not a finite number"]),
         ({"rmsprop_epsilon": 0.0}, ["rmsprop_epsilon", "0.0", "not above 0"]),
+        ({"rmsprop_decay": 0.0}, ["rmsprop_decay", "0.0", "not above 0"]),
+        ({"rmsprop_decay": 1.0}, ["rmsprop_decay", "1.0", "not below 1"]),
         ({"topology": ["replay"]}, ["topology", "replay", "lockstep"]),
         ({"lanes": 0}, ["lanes", "0", "[1, inf]"]),
         ({"learning_rate": -0.1}, ["learning_rate", "-0.1", "[0, inf]"]),

@@ -189,6 +189,7 @@ def test_gradient_does_not_accumulate_over_updates(monkeypatch: pytest.MonkeyPat
     for _ in range(4):
         worker.backward()
         norms.append(float(worker.flat.gradient.norm()))
+        worker.flat.gradient.fill_(7.0)
     assert norms[0] > 0.01
     assert norms == [norms[0]] * 4
 
