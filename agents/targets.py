@@ -174,7 +174,7 @@ def policy_gradient_loss(log_pi: Tensor, weight: Tensor) -> Tensor:
         weight: return or advantage, same shape; taken as a constant.
 
     Returns:
-        L, a scalar or [W].
+        L, summed over the last axis: a scalar, or [W] of W workers.
 
     Source: lecture, "REINFORCE (1992)" (w = return) and "Actor-Critic" (w = advantage).
     """
@@ -192,7 +192,7 @@ def value_loss(v: Tensor, target: Tensor) -> Tensor:
         target: y_t, same shape; taken as a constant.
 
     Returns:
-        L, a scalar or [W].
+        L, summed over the last axis: a scalar, or [W] of W workers.
 
     Source: lecture, "Advantage Actor-Critic", policy evaluation.
     """
